@@ -1,0 +1,64 @@
+"""What holds for every test run: one BLAS thread, the installed package, hypothesis without luck.
+
+The suite runs on whatever RETROGRAD_BACKEND names (`numpy` if it is not set), so no test names a backend unless it is
+about that backend.
+"""
+
+import os
+import tomllib
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# Workers share the cores. Set before anything imports NumPy, and inherited by the workers.
+for _name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
+    os.environ.setdefault(_name, "1")
+
+# No deadline and no check of speed: a slow machine is not a failure. `ci` draws the same examples at every run.
+_EVERYWHERE = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow], "print_blob": True}
+settings.register_profile("ci", derandomize=True, database=None, **_EVERYWHERE)
+settings.register_profile("random", **_EVERYWHERE)
+settings.load_profile(os.environ.get("RETROGRAD_HYPOTHESIS", "ci"))
+
+CHECKOUT = Path(__file__).resolve().parent
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Stop before the first test if these are not the tests of the retrograd that is installed."""
+    if not hasattr(config, "workerinput"):
+        trouble = _trouble_with_installation()
+        if trouble:
+            pytest.exit(f"{trouble}. Install the checkout first: python -m pip install -e '.[test]'", returncode=4)
+
+
+def pytest_report_header() -> str:
+    """One line on what is being tested."""
+    import retrograd
+
+    where = Path(retrograd.__file__).parent
+    return f"retrograd: {where}, backend {os.environ.get('RETROGRAD_BACKEND', 'numpy')}"
+
+
+def _trouble_with_installation() -> str | None:
+    spec = find_spec("retrograd")
+    if spec is None or spec.origin is None:
+        return "retrograd is not installed here"
+    installed = Path(spec.origin).parent
+    if installed.is_relative_to(CHECKOUT):
+        return None  # editable: the checkout is what is installed
+    setup = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    for package in setup["packages"]:
+        for source in _folder(package, setup["package-dir"]).glob("*.py"):
+            copy = installed.joinpath(*package.split(".")[1:], source.name)
+            if not copy.is_file() or copy.read_bytes() != source.read_bytes():
+                return f"{source.relative_to(CHECKOUT)} is not the file that is installed in {installed}"
+    return None
+
+
+def _folder(package: str, mapped: dict[str, str]) -> Path:
+    if package in mapped:
+        return CHECKOUT / mapped[package]
+    parent, _, last = package.rpartition(".")
+    return _folder(parent, mapped) / last

@@ -1,0 +1,58 @@
+"""The two decorators that define operations, and what follows from a definition: the function, methods, operators.
+
+    @record(kind, …)   a primitive: forward in terms of the array library, one rule per input
+    @fused(…)          a composition with a name: forward in terms of operations, one joint first-order rule
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from .dispatch import FUNCTIONS, function_of
+from .record import Kind, Record, register
+from .tensor import Tensor
+
+
+def record(kind: Kind, **options: Any) -> Callable[[Callable], Callable[..., Any]]:
+    """Define a primitive operation from its forward; see `record.Record` for the options.
+
+    A name that would shadow a builtin is written with a trailing underscore: `def sum_` defines `sum`.
+    """
+
+    def decorate(forward: Callable) -> Callable[..., Any]:
+        rec = register(Record(forward.__name__.rstrip("_"), kind, forward, **options))
+        function = _published(function_of(rec), rec)
+        FUNCTIONS[rec.name] = function
+        if rec.method and rec.inputs:
+            setattr(Tensor, rec.name, function)
+        for name in rec.operators:
+            operator = _published(function_of(rec, operator=True), rec, name)
+            setattr(Tensor, name, _reflected(operator) if name.startswith("__r") and name not in _NOT_REFLECTED else operator)
+        return function
+
+    return decorate
+
+
+def fused(**options: Any) -> Callable[[Callable], Callable[..., Any]]:
+    """Define a fused operation: `forward` written with operations, `derivative` (joint, first order), maybe `fast`."""
+    return record("fused", **options)
+
+
+_NOT_REFLECTED = ("__round__",)
+
+
+def _reflected(operator: Callable) -> Callable:
+    def method(x: Any, y: Any) -> Any:
+        return operator(y, x)
+
+    return method
+
+
+def _published(function: Callable, rec: Record, name: str | None = None) -> Callable:
+    function.__name__ = name or rec.name
+    function.__qualname__ = function.__name__
+    function.__doc__ = rec.doc
+    function.__module__ = rec.forward.__module__
+    function.record = rec  # type: ignore[attr-defined]
+    return function

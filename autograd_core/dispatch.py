@@ -1,0 +1,327 @@
+"""How a call of an operation runs: `apply` is the whole way, the two lanes are shortcuts for small elementwise calls.
+
+    operands → Tensors of one backend → common dtype → the record's forward for that array type → result, node
+
+The lanes take the everyday call (one or two Tensors of one dtype, nothing recorded) and hand everything else to
+`apply`. Both end in the same `finish`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..backends import BACKEND_BY_TYPE, Backend, backend_of, kernel_tier
+from .context import Mode, current, current_backend
+from .errors import BackendMixError, bind_error, explained, user_line
+from .graph import Node, Output, next_number
+from .promotion import is_float, result_dtype, scalar_kind, weak
+from .record import Record, tensor_ops
+from .tensor import TENSOR_TYPES, Tensor, host_array
+
+FUNCTIONS: dict[str, Callable] = {}  # record name → public function
+_new = object.__new__
+
+
+def function_of(rec: Record, operator: bool = False) -> Callable:
+    """The function that runs a record: `operator` ones answer NotImplemented for operands they do not know."""
+    if rec.kind == "elementwise" and not rec.attributes and not rec.check and not rec.variadic and rec.promote is None:
+        if len(rec.inputs) == 1:
+            return _unary(rec)
+        if len(rec.inputs) == 2:
+            return _binary(rec, operator)
+    return _general(rec)
+
+
+def _unary(rec: Record) -> Callable:
+    impl, save, floating, has_rule = rec.impl, rec.save[True,], rec.floating, bool(rec.rules)
+    saves_input = bool(rec.saved_inputs[True,])
+
+    def call(x: Any) -> Any:
+        try:
+            if type(x) in TENSOR_TYPES:
+                mode = current()
+                a = x.array
+                if mode.plain and not (floating and a.dtype.kind not in "fc"):
+                    out = impl[type(a)](a)
+                    if type(out) is not type(a):
+                        out = BACKEND_BY_TYPE[type(a)].wrap(out)
+                    result = _new(Tensor)
+                    result.array = out
+                    result.grad = result._hooks = None
+                    if x.requires_grad and mode.grad and has_rule:
+                        node = _new(Node)
+                        node.record = rec
+                        node.number = next_number()
+                        node.edges = (x.node or x,)
+                        node.saved = save((a,), out, None, None)
+                        node.versions = ((x.cell, x.cell[0]),) if saves_input and x.cell else ()
+                        node.specs = node.inputs = node.outputs = node.hooks = node.line = None
+                        node.attributes = _NO_ATTRIBUTES
+                        result.requires_grad = True
+                        result.node = node
+                        result.cell = None
+                    else:
+                        result.requires_grad = False
+                        result.node = None
+                        result.cell = [0]
+                    return result
+            return apply(rec, (x,), {})
+        except Exception as error:
+            raise explained(rec, (x,), {}, error) from None
+
+    return call
+
+
+def _binary(rec: Record, operator: bool) -> Callable:
+    impl, floating, has_rule = rec.impl, rec.floating, bool(rec.rules)
+    savers = {(x, y): rec.save[x, y] for x in (False, True) for y in (False, True)}
+    saved_inputs = {needs: rec.saved_inputs[needs] for needs in savers}
+
+    def call(x: Any, y: Any) -> Any:
+        try:
+            if type(x) in TENSOR_TYPES and type(y) in TENSOR_TYPES:
+                mode = current()
+                a = x.array
+                b = y.array
+                dtype = a.dtype
+                if mode.plain and dtype is b.dtype and type(a) is type(b) and not (floating and dtype.kind not in "fc"):
+                    out = impl[type(a)](a, b)
+                    if type(out) is not type(a):
+                        out = BACKEND_BY_TYPE[type(a)].wrap(out)
+                    result = _new(Tensor)
+                    result.array = out
+                    result.grad = result._hooks = None
+                    needs = (x.requires_grad, y.requires_grad)
+                    if (needs[0] or needs[1]) and mode.grad and has_rule:
+                        node = _new(Node)
+                        node.record = rec
+                        node.number = next_number()
+                        node.edges = ((x.node or x) if needs[0] else None, (y.node or y) if needs[1] else None)
+                        node.saved = savers[needs]((a, b), out, None, None)
+                        if x.cell is None and y.cell is None:
+                            node.versions = ()
+                        else:
+                            node.versions = _versions(saved_inputs[needs], (x, y))
+                        shape = a.shape
+                        node.specs = None if shape == b.shape else ((shape, dtype), (b.shape, dtype))
+                        node.inputs = node.outputs = node.hooks = node.line = None
+                        node.attributes = _NO_ATTRIBUTES
+                        result.requires_grad = True
+                        result.node = node
+                        result.cell = None
+                    else:
+                        result.requires_grad = False
+                        result.node = None
+                        result.cell = [0]
+                    return result
+            elif operator and not (_is_operand(x) and _is_operand(y)):
+                return NotImplemented
+            return apply(rec, (x, y), {})
+        except Exception as error:
+            raise explained(rec, (x, y), {}, error) from None
+
+    return call
+
+
+_NO_ATTRIBUTES: dict[str, Any] = {}
+
+
+def _general(rec: Record) -> Callable:
+    fixed, attributes, defaults = len(rec.inputs), rec.attributes, rec.defaults
+    required = fixed - len(rec.optional)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        inputs, given = args, defaults
+        if rec.variadic:
+            given = {**defaults, **kwargs} if kwargs else defaults
+        else:
+            if len(args) > fixed:
+                inputs = args[:fixed]
+                given = {**defaults, **dict(zip(attributes, args[fixed:]))}
+            if kwargs:
+                by_name = [kwargs.pop(name, None) for name in rec.inputs[len(inputs) :]]
+                inputs = (*inputs, *by_name)
+                given = {**given, **kwargs}
+            if len(inputs) < fixed:
+                inputs = (*inputs, *[None] * (fixed - len(inputs)))
+        if (
+            len(given) != len(attributes)
+            or len(args) > fixed + len(attributes)
+            and not rec.variadic
+            or len(inputs) < required
+            or any(v is None for v in inputs[:required])
+        ):
+            raise bind_error(rec, args, kwargs)
+        try:
+            return apply(rec, inputs, given)
+        except Exception as error:
+            raise explained(rec, inputs, given, error) from None
+
+    return call
+
+
+def apply(rec: Record, inputs: tuple[Any, ...], attributes: dict[str, Any]) -> Any:
+    """Run a record on operands of any kind: the whole way, see above."""
+    mode = current()
+    backend = _backend(rec, inputs)
+    operands = _common_dtype(rec, tuple(_operand(rec, backend, i) for i in inputs))
+    attributes = {k: weak(v) for k, v in attributes.items()} if attributes else attributes
+    if rec.kind == "fused" and kernel_tier() == "reference":
+        return rec.forward(tensor_ops, *operands, **attributes)
+    arrays = tuple([o.array if type(o) in TENSOR_TYPES else o for o in operands])
+    if rec.check:
+        rec.check(backend, *arrays, **attributes)
+    raw = rec.impl[backend.array_type](*arrays, **attributes)
+    residuals = ()
+    if rec.residuals:
+        raw, *residuals = raw
+    outs = [o if type(o) is backend.array_type else backend.wrap(o) for o in (raw if rec.multiple else (raw,))]
+    results = finish(rec, backend, outs, operands, arrays, attributes, residuals, mode)
+    if mode.anomaly:
+        _refuse_nan(rec, backend, results)
+    if mode.recorder is not None:
+        mode.recorder.record(rec, operands, attributes, results)
+    return results if rec.multiple else results[0]
+
+
+def finish(
+    rec: Record,
+    backend: Backend,
+    outs: list[Any],
+    operands: tuple[Any, ...],
+    arrays: tuple[Any, ...],
+    attributes: dict[str, Any],
+    residuals: Any,
+    mode: Mode,
+) -> tuple[Tensor, ...]:
+    """Wrap raw outputs as Tensors, with a node where a gradient may be asked for."""
+    node = None
+    if mode.grad and rec.differentiable:
+        needs = tuple([type(o) in TENSOR_TYPES and o.requires_grad for o in operands])
+        if rec.rules:
+            needs = tuple([n and rec.rule_of(i)[0] is not None for i, n in enumerate(needs)])
+        if True in needs:
+            node = _new(Node)
+            node.record = rec
+            node.number = next_number()
+            node.edges = tuple([(o.node or o) if n else None for o, n in zip(operands, needs, strict=True)])
+            node.saved = rec.save[needs](arrays, outs if rec.multiple else outs[0], attributes, residuals)
+            node.versions = _versions(rec.saved_inputs[needs], operands)
+            node.specs = tuple([(a.shape, a.dtype) if n else None for a, n in zip(arrays, needs, strict=True)])
+            node.inputs = arrays if rec.joint and not rec.exact else None
+            node.outputs = tuple([(o.shape, o.dtype) for o in outs]) if rec.multiple else None
+            node.attributes = attributes
+            node.hooks = None
+            node.line = user_line() if mode.anomaly else None
+    results = []
+    for index, out in enumerate(outs):
+        result = _new(Tensor)
+        result.array = out
+        result.grad = result._hooks = None
+        if node is not None and is_float(out.dtype):
+            result.node = Output(node, index) if rec.multiple else node
+            result.requires_grad = True
+            result.cell = None
+        else:
+            result.node = None
+            result.requires_grad = False
+            result.cell = [0]
+        if rec.kind in _VIEWS and operands[0].cell is not None and backend.shares_memory(out, arrays[0]):
+            result.cell = operands[0].cell
+        results.append(result)
+    return tuple(results)
+
+
+_VIEWS = ("movement", "indexing")
+
+
+def _versions(positions: tuple[int, ...], operands: tuple[Any, ...]) -> tuple[tuple[list[int], int], ...]:
+    found = []
+    for i in positions:
+        cell = getattr(operands[i], "cell", None)
+        if cell is not None:
+            found.append((cell, cell[0]))
+    return tuple(found)
+
+
+def _backend(rec: Record, inputs: tuple[Any, ...]) -> Backend:
+    """The backend of the Tensor operands, of which there may be only one; without any, that of new arrays."""
+    first, raw = None, None
+    for value in inputs:
+        if type(value) in TENSOR_TYPES:
+            if first is None:
+                first = value
+            elif type(value.array) is not type(first.array):
+                raise BackendMixError(rec, first, value)
+        elif raw is None and type(value) in BACKEND_BY_TYPE and not isinstance(value, np.ndarray):
+            raw = value
+    if first is not None:
+        return backend_of(first.array)
+    return current_backend() if raw is None else backend_of(raw)
+
+
+def _is_operand(value: Any) -> bool:
+    return (
+        type(value) in TENSOR_TYPES
+        or type(value) in BACKEND_BY_TYPE
+        or isinstance(value, (int, float, complex, np.generic, list, tuple, np.ndarray))
+    )
+
+
+def _operand(rec: Record, backend: Backend, value: Any) -> Any:
+    """A Tensor, a Python scalar (elementwise records only) or None for an optional input that was not given."""
+    if type(value) in TENSOR_TYPES or value is None:
+        return value
+    value = weak(value)
+    if scalar_kind(value) is not None:
+        return value
+    if type(value) is backend.array_type:
+        return Tensor(value)
+    if not _is_operand(value):
+        raise TypeError(f"expected a Tensor, an array or a number, got {type(value).__name__}")
+    if type(value) in BACKEND_BY_TYPE and not isinstance(value, np.ndarray):
+        raise BackendMixError(rec, Tensor(value), backend)
+    return Tensor(backend.asarray(host_array(value)))
+
+
+def _common_dtype(rec: Record, operands: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Cast the operands that share a dtype to it, and Python scalars to 0-d arrays where the record is not elementwise."""
+    sharing = (
+        range(len(operands))
+        if rec.promote is None
+        else [i for i in range(len(operands)) if i < len(rec.inputs) and rec.inputs[i] in rec.promote]
+    )
+    dtypes, kinds = [], []
+    for i in sharing:
+        operand = operands[i]
+        if type(operand) in TENSOR_TYPES:
+            dtypes.append(operand.array.dtype)
+        elif operand is not None:
+            kinds.append(scalar_kind(operand))
+    if rec.kind == "elementwise" and dtypes and rec.promote is None:
+        first = dtypes[0]
+        if not kinds and all(d is first for d in dtypes) and not (rec.floating and first.kind not in "fc"):
+            return operands
+    if not dtypes and not kinds:
+        return operands
+    common = result_dtype(dtypes, kinds, rec.floating)
+    keep_scalars = rec.kind == "elementwise" and bool(dtypes)
+    converted = list(operands)
+    for i, operand in enumerate(operands):
+        if type(operand) in TENSOR_TYPES:
+            if i in sharing and operand.array.dtype != common:
+                converted[i] = FUNCTIONS["astype"](operand, dtype=common)
+        elif operand is not None and not (keep_scalars and i in sharing):
+            backend = _backend(rec, operands)
+            dtype = common if i in sharing else None
+            converted[i] = Tensor(backend.asarray(host_array(operand, dtype), dtype=dtype))
+    return tuple(converted)
+
+
+def _refuse_nan(rec: Record, backend: Backend, results: tuple[Tensor, ...]) -> None:
+    for result in results:
+        if is_float(result.dtype) and bool(backend.to_numpy(backend.xp.isnan(result.array).any())):
+            raise FloatingPointError(f"{rec.name} made a NaN at {user_line()}")

@@ -1,0 +1,114 @@
+"""Errors that say what was called, what was expected and what came. All text is built on failure only.
+
+At most one framework frame stands below the user's line in a traceback: the error that leaves a public function is a
+new one, raised there. `RETROGRAD_TRACEBACK=full` raises the original with all its frames.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from .record import Record
+
+_CLASSES = (IndexError, ValueError, TypeError, OverflowError, ZeroDivisionError, MemoryError, FloatingPointError)
+
+
+class BackendMixError(TypeError):
+    """Operands of two backends in one operation: data crosses only where the user says so."""
+
+    explained = True
+
+    def __init__(self, rec: Record, first: Any, second: Any):
+        one, two = describe(first), describe(second)
+        name = first.backend.name
+        super().__init__(
+            f"{rec.name}: operands live on different backends: {one} and {two}. Move one of them, e.g. with .to({name!r})."
+        )
+
+
+def describe(value: Any) -> str:
+    """One operand in words: a tensor with dtype, shape and backend; a number as itself.
+
+    >>> import retrograd as rg
+    >>> describe(rg.zeros((2, 3)))
+    'float32 tensor (2, 3)'
+    """
+    shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
+    if shape is None or dtype is None:
+        if hasattr(value, "array_type"):
+            return f"backend {value.name!r}"
+        text = repr(value)
+        return text if len(text) < 40 else text[:37] + "…"
+    backend = getattr(value, "backend", None)
+    where = "" if backend is None or backend.name == "numpy" else f" on {backend.name}"
+    return f"{dtype} {'array' if isinstance(value, np.ndarray) else 'tensor'} {tuple(shape)}{where}"
+
+
+def explained(rec: Record, inputs: tuple[Any, ...], attributes: dict[str, Any], error: Exception) -> Exception:
+    """The error to raise for `error`, which a record's forward raised: what was called, and on what."""
+    if getattr(error, "explained", False):
+        return error if full_traceback() else error.with_traceback(None)
+    names = [*rec.inputs, *[f"{rec.variadic}[{i}]" for i in range(len(inputs) - len(rec.inputs))]]
+    operands = ", ".join(f"{n}: {describe(v)}" for n, v in zip(names, inputs, strict=False) if v is not None)
+    options = ", ".join(f"{k}={describe(v)}" for k, v in attributes.items() if v is not None)
+    where = f"{rec.name}({operands}{', ' if options and operands else ''}{options})"
+    text = f"{where}: {_reason(error)}{_hint(rec, inputs, error)}"
+    if full_traceback():
+        error.add_note(f"in {where}")
+        return error
+    made: Exception
+    if isinstance(error, np.exceptions.AxisError):
+        made = np.exceptions.AxisError(text)
+    else:
+        made = next((cls(text) for cls in _CLASSES if isinstance(error, cls)), None) or error
+    if made is error:
+        error.add_note(f"in {where}")
+    made.explained = True  # type: ignore[attr-defined]
+    return made
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+
+
+def _hint(rec: Record, inputs: tuple[Any, ...], error: Exception) -> str:
+    text = str(error)
+    if "broadcast" in text:
+        return ". Axes are matched from the last one; each pair must be equal or contain a 1"
+    if "core dimension" in text or "matmul" in text:
+        return ". The last axis of the first operand must equal the second to last of the second"
+    if "reshape" in text:
+        return ". The number of elements must stay the same"
+    return ""
+
+
+def bind_error(rec: Record, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TypeError:
+    """The error for arguments that do not fit a record's signature."""
+    signature = ", ".join(
+        [n + ("=None" if n in rec.optional else "") for n in rec.inputs]
+        + ([f"*{rec.variadic}"] if rec.variadic else [])
+        + [f"{a}={rec.defaults[a]!r}" if a in rec.defaults else a for a in rec.attributes]
+    )
+    unknown = [k for k in kwargs if k not in rec.attributes and k not in rec.inputs]
+    if "dim" in unknown and "axis" in rec.attributes:
+        return TypeError(f"{rec.name} takes axis=, as in NumPy, not dim=: {rec.name}({signature})")
+    if unknown:
+        return TypeError(f"{rec.name} has no argument {unknown[0]!r}: {rec.name}({signature})")
+    return TypeError(f"{rec.name} expects ({signature}), got {len(args)} positional arguments and {sorted(kwargs)}")
+
+
+def full_traceback() -> bool:
+    return os.environ.get("RETROGRAD_TRACEBACK") == "full"
+
+
+def user_line() -> str:
+    """File and line of the nearest caller outside the framework."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("retrograd."):
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"

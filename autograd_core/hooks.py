@@ -1,0 +1,72 @@
+"""Hooks on gradients: called when a tensor's gradient is complete, in the order in which they were registered."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from itertools import count
+from typing import Any
+
+from .tensor import Tensor
+
+_next_key = count().__next__
+
+
+class Handle:
+    """What registering a hook returns; `remove()` takes the hook away, once or more often."""
+
+    __slots__ = ("_hooks", "_key")
+
+    def __init__(self, hooks: dict[int, Any], key: int):
+        self._hooks = hooks
+        self._key = key
+
+    def remove(self) -> None:
+        self._hooks.pop(self._key, None)
+
+    def __enter__(self) -> Handle:
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.remove()
+
+
+def register(tensor: Tensor, hook: Callable[[Tensor], Tensor | None]) -> Handle:
+    """Call `hook(gradient)` when the gradient of `tensor` is complete; a Tensor that it returns replaces the gradient."""
+    if not tensor.requires_grad:
+        raise RuntimeError("cannot register a hook on a tensor that does not require a gradient")
+    owner, slot = (tensor, "_hooks") if tensor.node is None else (tensor.node, "hooks")
+    hooks = getattr(owner, slot)
+    if hooks is None:
+        hooks = {}
+        setattr(owner, slot, hooks)
+    key = _next_key()
+    hooks[key] = hook
+    return Handle(hooks, key)
+
+
+def retain_grad(tensor: Tensor) -> None:
+    """Store the gradient of a result in its `.grad`. The node holds the tensor weakly, so no cycle is made."""
+    if tensor.node is None:
+        return
+    reference = weakref.ref(tensor)
+
+    def keep(gradient: Tensor) -> None:
+        alive = reference()
+        if alive is not None:
+            alive.grad = Tensor(gradient.array.copy()) if gradient.node is None else gradient
+
+    register(tensor, keep)
+
+
+def run_hooks(hooks: dict[int, Any], g: Any, lifted: bool) -> Any:
+    """Pass a cotangent through the hooks, as a Tensor; raw again where the walk is raw."""
+    for hook in list(hooks.values()):
+        given = g if isinstance(g, Tensor) else Tensor(g)
+        replaced = hook(given)
+        if replaced is None:
+            continue
+        if not isinstance(replaced, Tensor) or replaced.shape != given.shape or replaced.dtype != given.dtype:
+            raise TypeError(f"a hook must return None or a gradient like its own, {given.dtype} {given.shape}, got {replaced!r}")
+        g = replaced if lifted else replaced.array
+    return g

@@ -1,0 +1,293 @@
+"""One operation, one record: everything the framework knows of an operation stands in one place.
+
+A record is written as a decorated function. Its signature is data: the first parameter is the namespace it computes
+with, those before the slash are array inputs, the rest are attributes; a rule's parameters name what it reads, so what
+a node must keep follows from the rule itself.
+
+    @record("elementwise", derivatives=dict(x=lambda ops, g, x: ops.multiply(g, ops.cos(x))), samples=reals())
+    def sin(xp, x, /):
+        return xp.sin(x)
+
+A *primitive*'s forward is written against `xp`, the array library. A *fused* record's forward is written with
+operations (`ops`): it is the definition, the reference tier and the path for derivatives of higher order, while
+`fast` and the joint `derivative` make the first order quick.
+
+The namespace `ops` comes as an argument because it comes in two kinds. With raw arrays it holds the array library's
+own functions (`raw_ops`), so a rule costs what its array calls cost; with Tensors it holds the public functions
+(`tensor_ops`), so the same rule is differentiable and can be recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any, Literal
+
+from ..backends import BACKEND_BY_TYPE, backend_of, kernel_tier
+
+Kind = Literal["elementwise", "reduction", "contraction", "movement", "indexing", "creation", "random", "fused"]
+REGISTRY: dict[str, Record] = {}
+
+
+class Scatter:
+    """A gradient that is zero but for `value` at `index`: the walk adds it into a buffer instead of making zeros."""
+
+    __slots__ = ("index", "value")
+
+    def __init__(self, index: Any, value: Any):
+        self.index = index  # (template, index arrays), as in operations/indexing.py
+        self.value = value
+
+
+class _Resolved(dict):
+    """Array type → callable, found at the first use of that type: nothing is looked up twice on the hot path."""
+
+    def __init__(self, resolve: Callable[[type], Any]):
+        super().__init__()
+        self.resolve = resolve
+
+    def __missing__(self, array_type: type) -> Any:
+        self[array_type] = found = self.resolve(array_type)
+        return found
+
+
+class Record:
+    """What the framework knows of one operation. Made by `record` and `fused`, never changed afterwards.
+
+    `inputs` names the array inputs (`variadic`: the name of a final `*inputs`), `defaults` the attributes with their
+    defaults. `rules` maps an input to its derivative; a `joint` rule answers for all inputs at once and is told which
+    are needed. `promote` names the inputs that share one dtype, `floating` says that it must be a float.
+    """
+
+    def __init__(self, name: str, kind: Kind, forward: Callable, **options: Any):
+        code = forward.__code__
+        names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+        self.name = name
+        self.kind: Kind = kind
+        self.forward = forward
+        self.doc = forward.__doc__ or ""
+        self.inputs: tuple[str, ...] = names[1 : code.co_posonlyargcount]
+        self.variadic: str | None = code.co_varnames[len(names)] if code.co_flags & 0x04 else None
+        self.attributes: tuple[str, ...] = names[code.co_posonlyargcount :]
+        positional = names[: code.co_argcount]
+        given = forward.__defaults__ or ()
+        defaults = dict(zip(positional[len(positional) - len(given) :], given, strict=True))
+        defaults |= forward.__kwdefaults__ or {}
+        self.defaults: dict[str, Any] = {k: v for k, v in defaults.items() if k in self.attributes}
+        self.optional: frozenset[str] = frozenset(k for k in defaults if k in self.inputs)
+        self.rules: dict[str, Callable] = dict(options.pop("derivatives", None) or {})
+        self.joint: Callable | None = options.pop("derivative", None)
+        self.fast: Callable | None = options.pop("fast", None)
+        self.residuals: tuple[str, ...] = tuple(options.pop("residuals", ()))
+        self.exact: bool = options.pop("exact", kind != "fused")
+        self.promote: tuple[str, ...] | None = options.pop("promote", None)
+        self.floating: bool = options.pop("floating", False)
+        self.multiple: bool = options.pop("multiple", False)
+        self.check: Callable | None = options.pop("check", None)
+        self.expression: str | None = options.pop("expression", None)
+        self.samples: Callable[[], Iterable[Any]] | None = options.pop("samples", None)
+        self.special: tuple[Any, ...] = tuple(options.pop("special", ()))
+        self.operators: tuple[str, ...] = tuple(options.pop("operators", ()))
+        self.method: bool = options.pop("method", True)
+        self.public: str = options.pop("public", "rg")
+        self.numpy: tuple[str, ...] = tuple(options.pop("numpy", (name,)))
+        if options:
+            raise TypeError(f"record {name}: unknown options {sorted(options)}")
+        self.broadcasts = kind in ("elementwise", "fused", "contraction")
+        self.reads = {key: self._reads(rule, 2) for key, rule in self.rules.items()}
+        self.joint_reads = self._reads(self.joint, 3) if self.joint else ()
+        self.ordered = tuple(self.rule_of(i) for i in range(len(self.inputs)))
+        self.impl = _Resolved(self._implementation)
+        self.save: dict[tuple[bool, ...] | bool, Callable] = _Savers(self)
+        self.saved_inputs: dict[tuple[bool, ...], tuple[int, ...]] = _SavedInputs(self)
+
+    def __repr__(self) -> str:
+        return f"<record {self.name}: {self.kind}>"
+
+    @property
+    def differentiable(self) -> bool:
+        return bool(self.rules or self.joint)
+
+    def input_position(self, name: str) -> int | None:
+        return self.inputs.index(name) if name in self.inputs else None
+
+    def rule_of(self, position: int) -> tuple[Callable | None, tuple]:
+        """The rule for the input at `position` and what it reads."""
+        name = self.inputs[position] if position < len(self.inputs) else self.variadic
+        return self.rules.get(name or ""), self.reads.get(name or "", ())
+
+    def _reads(self, rule: Callable, skip: int) -> tuple[tuple[str, Any], ...]:
+        """What a rule's parameters after the first `skip` stand for: (source, key) pairs."""
+        code = rule.__code__
+        return tuple(self._source(p) for p in code.co_varnames[skip : code.co_argcount])
+
+    def _source(self, parameter: str) -> tuple[str, Any]:
+        stem, _, suffix = parameter.rpartition("_")
+        if parameter in self.inputs:
+            return "input", self.inputs.index(parameter)
+        if parameter == self.variadic:
+            return "variadic", len(self.inputs)
+        if parameter == "out":
+            return "out", None
+        if parameter in self.residuals:
+            return "residual", self.residuals.index(parameter)
+        if parameter in self.attributes:
+            return "attribute", parameter
+        if suffix == "shape" and stem in self.inputs:
+            return "shape", self.inputs.index(stem)
+        if suffix == "shape" and stem == self.variadic:
+            return "shapes", len(self.inputs)
+        raise TypeError(
+            f"record {self.name}: a rule reads {parameter!r}, which is no input, attribute, residual, 'out' or '<input>_shape'"
+        )
+
+    def _implementation(self, array_type: type) -> Callable:
+        """The fastest allowed forward for this array type: the backend's kernel, the hand-written one, the reference."""
+        backend = BACKEND_BY_TYPE[array_type]
+        if self.kind != "fused":
+            kernel = backend.kernels.get(self.name) if kernel_tier() != "reference" else None
+            return kernel or _array_function(self, backend.xp) or partial(self.forward, backend.xp)
+        if kernel_tier() != "reference":
+            kernel = backend.kernels.get(self.name)
+            if kernel or self.fast:
+                return kernel or partial(self.fast, raw_ops(array_type))
+        if self.residuals:
+            return lambda *a, **k: (self.forward(raw_ops(array_type), *a, **k), *[None] * len(self.residuals))
+        return partial(self.forward, raw_ops(array_type))
+
+
+class _Probe:
+    """A stand-in for `xp` that answers a call with what was called."""
+
+    def __getattr__(self, name: str) -> Callable:
+        return lambda *args, **kwargs: (name, args, kwargs)
+
+
+def _array_function(rec: Record, xp: Any) -> Callable | None:
+    """`xp.name` itself where the forward only hands its inputs on to it: one Python frame less per operation."""
+    if rec.variadic or rec.attributes:
+        return None
+    try:
+        name, args, kwargs = rec.forward(_Probe(), *rec.inputs)
+    except (TypeError, ValueError, AttributeError):
+        return None
+    return getattr(xp, name, None) if args == rec.inputs and not kwargs else None
+
+
+def _shape(value: Any) -> tuple[int, ...] | None:
+    return getattr(value, "shape", None)
+
+
+_READ = {
+    "input": "inputs[{0}]",
+    "variadic": "inputs[{0}:]",
+    "out": "out",
+    "residual": "residuals[{0}]",
+    "attribute": "attributes[{0!r}]",
+    "shape": "shape(inputs[{0}])",
+    "shapes": "tuple(shape(a) for a in inputs[{0}:])",
+}
+
+
+class _Savers(dict):
+    """needs → a function (inputs, out, attributes, residuals) → what the rules of the needed inputs read, a tuple each.
+
+    Written as source and compiled once per pattern of needs, as `collections.namedtuple` does: a loop over the reads
+    at every operation would cost more than a small operation itself.
+    """
+
+    def __init__(self, rec: Record):
+        super().__init__()
+        self.record = rec
+
+    def __missing__(self, needs: tuple[bool, ...]) -> Callable:
+        rec = self.record
+
+        def one(reads: Iterable[tuple[str, Any]]) -> str:
+            return "(" + "".join(_READ[source].format(key) + ", " for source, key in reads) + ")"
+
+        if rec.joint:
+            body = one(rec.joint_reads)
+        else:
+            body = "(" + "".join((one(rec.rule_of(i)[1]) if n else "None") + ", " for i, n in enumerate(needs)) + ")"
+        self[needs] = made = eval(f"lambda inputs, out, attributes, residuals: {body}", {"shape": _shape, "tuple": tuple})
+        return made
+
+
+class _SavedInputs(dict):
+    """needs → positions of the inputs whose arrays a node keeps: their version cells are noted."""
+
+    def __init__(self, rec: Record):
+        super().__init__()
+        self.record = rec
+
+    def __missing__(self, needs: tuple[bool, ...]) -> tuple[int, ...]:
+        rec = self.record
+        if rec.joint and not rec.exact:
+            found = tuple(range(len(needs)))  # forward runs again for higher orders, so all of them
+        else:
+            reads = rec.joint_reads if rec.joint else [r for i, n in enumerate(needs) if n for r in rec.rule_of(i)[1]]
+            whole = {key for source, key in reads if source == "input"}
+            for source, key in reads:
+                if source == "variadic":
+                    whole |= set(range(key, len(needs)))
+            found = tuple(sorted(whole))
+        self[needs] = found
+        return found
+
+
+class _RawOps:
+    """`ops` for raw arrays of one type: each name is the record's resolved forward."""
+
+    def __init__(self, array_type: type):
+        self.xp = BACKEND_BY_TYPE[array_type].xp
+        self.backend = BACKEND_BY_TYPE[array_type]
+        self.array_type = array_type
+        self.raw = True
+
+    def __getattr__(self, name: str) -> Callable:
+        rec = REGISTRY.get(name)
+        if rec is None:
+            raise AttributeError(f"ops has no operation {name!r}")
+        call = rec.impl[self.array_type]
+        if rec.residuals:
+            setattr(self, name, picked := lambda *a, **k: call(*a, **k)[0])
+            return picked
+        setattr(self, name, call)
+        return call
+
+
+class _TensorOps:
+    """`ops` for Tensors: each name is the public function of the record."""
+
+    raw = False
+
+    def __getattr__(self, name: str) -> Callable:
+        if name not in REGISTRY:
+            raise AttributeError(f"ops has no operation {name!r}")
+        from .dispatch import FUNCTIONS
+
+        setattr(self, name, FUNCTIONS[name])
+        return FUNCTIONS[name]
+
+
+tensor_ops = _TensorOps()
+raw_ops = _Resolved(lambda array_type: _RawOps(array_type)).__getitem__
+
+
+def ops_for(array: Any) -> _RawOps:
+    """The raw namespace for an array's type."""
+    backend_of(array)
+    return raw_ops(type(array))
+
+
+def register(rec: Record) -> Record:
+    """Enter a record under its name. A name that is taken is an error: two definitions would hide each other."""
+    if rec.name in REGISTRY:
+        raise ValueError(f"operation {rec.name!r} is registered already, by {REGISTRY[rec.name].forward.__module__}")
+    REGISTRY[rec.name] = rec
+    return rec
+
+
+def defaults_of(rec: Record) -> Mapping[str, Any]:
+    return rec.defaults

@@ -115,14 +115,14 @@ class Backend(ABC):
 
     # -- the device ----------------------------------------------------------------------------------------------------
 
-    def synchronize(self) -> None:
+    def synchronize(self) -> None:  # noqa: B027 (doing nothing is right for most libraries)
         """Wait until everything that was asked of the device is done. Nothing to do where calls are synchronous."""
 
     def memory(self) -> dict[str, int]:
         """Bytes of the device's memory: `used` by arrays, `held` by the pool, `free`, `total`. {} where unknown."""
         return {}
 
-    def empty_cache(self) -> None:
+    def empty_cache(self) -> None:  # noqa: B027 (likewise)
         """Give unused memory of the pool back to the device."""
 
     @property

@@ -57,8 +57,8 @@ def find() -> Blas | None:
 def _candidates() -> list[str]:
     package = pathlib.Path(np.__file__).parent
     # Where wheels keep it on Linux and Windows (numpy.libs) and on macOS (.dylibs).
-    found = [p for place in (package.parent / "numpy.libs", package / ".dylibs") if place.is_dir() for p in place.iterdir()]
-    bundled = [str(p) for p in sorted(found) if "blas" in p.name.lower()]
+    places = [p for p in (package.parent / "numpy.libs", package / ".dylibs") if p.is_dir()]
+    bundled = [str(file) for place in places for file in sorted(place.iterdir()) if "blas" in file.name.lower()]
     return bundled + _loaded()
 
 

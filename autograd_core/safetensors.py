@@ -61,7 +61,7 @@ class SafetensorsError(ValueError):
 
 
 class Spec(NamedTuple):
-    """One array of a file: dtype as the format spells it ("F32"), shape, first byte in the file and the one after it."""
+    """One array of a file: dtype as the format spells it ("F32"), shape, first byte in the file, one past the last."""
 
     dtype: str
     shape: tuple[int, ...]
@@ -416,7 +416,7 @@ def _plan(
 
 
 def _dtype_name(name: str, array: Any, source: str) -> str:
-    if not isinstance(array, np.ndarray):
+    if not isinstance(array, np.ndarray | np.generic):
         _refuse(source, f"a NumPy array for {_show(name)}", type(array).__name__, "convert it with numpy.asarray")
     found = "BF16" if array.dtype.name == "bfloat16" else _WRITTEN_AS.get(array.dtype.str[1:])
     if found is None:

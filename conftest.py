@@ -48,17 +48,10 @@ def _trouble_with_installation() -> str | None:
     installed = Path(spec.origin).parent
     if installed.is_relative_to(CHECKOUT):
         return None  # editable: the checkout is what is installed
-    setup = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
-    for package in setup["packages"]:
-        for source in _folder(package, setup["package-dir"]).glob("*.py"):
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))
+    for package, folder in project["tool"]["setuptools"]["package-dir"].items():
+        for source in (CHECKOUT / folder).glob("*.py"):
             copy = installed.joinpath(*package.split(".")[1:], source.name)
             if not copy.is_file() or copy.read_bytes() != source.read_bytes():
                 return f"{source.relative_to(CHECKOUT)} is not the file that is installed in {installed}"
     return None
-
-
-def _folder(package: str, mapped: dict[str, str]) -> Path:
-    if package in mapped:
-        return CHECKOUT / mapped[package]
-    parent, _, last = package.rpartition(".")
-    return _folder(parent, mapped) / last

@@ -15,33 +15,26 @@ import pytest
 CHECKOUT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))
 PACKAGES = PROJECT["tool"]["setuptools"]["packages"]
-MAPPED = PROJECT["tool"]["setuptools"]["package-dir"]
-NOT_PACKAGED = {"tests", "docs", ".ci", ".github", "LICENSES"}
-
-
-def folder_of(package: str) -> Path:
-    """The folder of a package: its own entry of package-dir, or below that of its parent."""
-    if package in MAPPED:
-        return CHECKOUT / MAPPED[package]
-    parent, _, last = package.rpartition(".")
-    return folder_of(parent) / last
+FOLDERS = {name: CHECKOUT / path for name, path in PROJECT["tool"]["setuptools"]["package-dir"].items()}
+ROOMS = {path.relative_to(CHECKOUT).parts[0] for path in FOLDERS.values()}
+NOT_PACKAGED = {"tests", "docs", ".ci"}
 
 
 def python_files(*, packaged: bool) -> list[Path]:
     """Sources of the packages, or all others of the tree."""
-    inside = {path for package in PACKAGES for path in folder_of(package).glob("*.py")}
+    inside = {path for folder in FOLDERS.values() for path in folder.glob("*.py")}
     if packaged:
         return sorted(inside)
     found = set(CHECKOUT.glob("*.py"))
-    for name in [*MAPPED.values(), "tests", "docs", ".ci"]:
+    for name in ROOMS | NOT_PACKAGED:
         found.update((CHECKOUT / name).rglob("*.py"))
     return sorted(found - inside)
 
 
 MODULES = sorted(
     package if path.stem == "__init__" else f"{package}.{path.stem}"
-    for package in PACKAGES
-    for path in folder_of(package).glob("*.py")
+    for package, folder in FOLDERS.items()
+    for path in folder.glob("*.py")
     if path.stem != "__main__"
 )
 
@@ -54,14 +47,14 @@ def run(code: str, *options: str) -> str:
 
 
 def test_packages_are_the_folders_with_an_init():
-    inits = [path for name in MAPPED.values() for path in (CHECKOUT / name).rglob("__init__.py")]
-    assert {folder_of(package) for package in PACKAGES} == {path.parent for path in inits}
-    assert len(PACKAGES) == len(set(PACKAGES))
+    inits = [path for room in ROOMS for path in (CHECKOUT / room).rglob("__init__.py")]
+    assert set(FOLDERS.values()) == {path.parent for path in inits}
+    assert sorted(PACKAGES) == sorted(FOLDERS)
 
 
 def test_every_top_level_folder_is_mapped_or_known():
     folders = {p.name for p in CHECKOUT.iterdir() if p.is_dir() and any(p.glob("*.py"))}
-    assert folders - NOT_PACKAGED == set(MAPPED.values())
+    assert folders - NOT_PACKAGED == ROOMS
 
 
 def test_the_root_holds_no_python_file_but_conftest():

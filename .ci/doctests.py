@@ -1,0 +1,69 @@
+"""Run the examples in the docstrings of the installed package, each as if typed into a fresh interpreter.
+
+    python .ci/doctests.py [module ...]
+
+pytest's own collection is not used, because it may import a module a second time under another name. Functions that
+are made from operation records live in no module's source, so everything reachable from a module's names is looked at.
+"""
+
+import doctest
+import importlib
+import pkgutil
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import retrograd
+
+
+def module_names() -> list[str]:
+    """All modules of the installed package but those that are run as programs."""
+    found = [m.name for m in pkgutil.walk_packages(retrograd.__path__, "retrograd.")]
+    return ["retrograd"] + [name for name in found if not name.endswith("__main__")]
+
+
+def documented(thing: Any, seen: set[int]) -> Iterator[tuple[str, str]]:
+    """Pairs (name, docstring) of a module or class and of what it contains, whatever made it."""
+    if id(thing) in seen:
+        return
+    seen.add(id(thing))
+    doc = getattr(thing, "__doc__", None)
+    if isinstance(doc, str) and ">>>" in doc:
+        yield name_of(thing), doc
+    if isinstance(thing, type | ModuleType):
+        for value in list(vars(thing).values()):
+            value = getattr(value, "__func__", value)  # of a class or static method
+            if home(value).split(".")[0] == "retrograd":
+                yield from documented(value, seen)
+
+
+def home(value: Any) -> str:
+    """The module that defines a function, class or property; "" for what is none of these."""
+    value = value.fget if isinstance(value, property) else value
+    return str(getattr(value, "__module__", "")) if callable(value) else ""
+
+
+def name_of(thing: Any) -> str:
+    """Where a reader finds it."""
+    thing = thing.fget if isinstance(thing, property) else thing
+    return thing.__name__ if isinstance(thing, ModuleType) else f"{thing.__module__}.{thing.__qualname__}"
+
+
+def main(names: list[str]) -> int:
+    """Run them all; returns the exit code."""
+    parser, runner = doctest.DocTestParser(), doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    seen: set[int] = set()
+    texts: set[str] = set()
+    for module in names or module_names():
+        for name, doc in documented(importlib.import_module(module), seen):
+            if doc not in texts:  # an operation is a function, a method and an operator with one text
+                texts.add(doc)
+                runner.run(parser.get_doctest(doc, {"__name__": "__main__"}, name, None, None))
+    failed, tried = runner.summarize(verbose=False)
+    print(f"{tried} examples in {len(texts)} docstrings, {failed} failed")
+    return 1 if failed or not tried else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Mode:
     """The surroundings of a call. Immutable: a switch makes a changed copy and puts the old one back on leaving."""
 
-    __slots__ = ("anomaly", "backend", "grad", "plain", "recorder")
+    __slots__ = ("anomaly", "backend", "grad", "plain", "recorder", "reference")
 
     def __init__(
         self,
@@ -28,15 +28,17 @@ class Mode:
         recorder: Recorder | None = None,
         backend: Backend | None = None,
         anomaly: bool = False,
+        reference: bool = False,
     ):
         self.grad = grad
         self.recorder = recorder
         self.backend = backend
         self.anomaly = anomaly
-        self.plain = recorder is None and not anomaly  # the fast lane of dispatch asks only this
+        self.reference = reference
+        self.plain = recorder is None and not anomaly and not reference  # the fast lane of dispatch asks only this
 
     def but(self, **changes: Any) -> Mode:
-        kept = {name: getattr(self, name) for name in ("grad", "recorder", "backend", "anomaly")}
+        kept = {name: getattr(self, name) for name in ("grad", "recorder", "backend", "anomaly", "reference")}
         return Mode(**(kept | changes))
 
 
@@ -103,6 +105,14 @@ def detect_anomaly():
     FloatingPointError: sqrt made a NaN ...
     """
     return switched(anomaly=True)
+
+
+def reference_tier():
+    """Context manager: operations run as their records define them, without kernels, fused ones written out in others.
+
+    What `RETROGRAD_KERNELS=reference` does to a process, this does to a block, so that tests can compare the tiers.
+    """
+    return switched(reference=True)
 
 
 def use_backend(name: str | Backend):

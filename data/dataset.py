@@ -165,7 +165,7 @@ def random_split(dataset: Dataset, parts: Sequence[int] | Sequence[float], seed:
 
 def _lengths(parts: Sequence[int] | Sequence[float], total: int) -> list[int]:
     values = np.asarray(parts)
-    if values.ndim == 1 and values.size and (values >= 0).all():
+    if values.ndim == 1 and values.size and values.dtype.kind in "iuf" and (values >= 0).all():
         if values.dtype.kind in "iu" and values.sum() == total:
             return [operator.index(value) for value in values]
         if values.dtype.kind == "f" and abs(values.sum() - 1.0) < 1e-6:

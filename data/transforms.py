@@ -249,7 +249,7 @@ def resample(images: np.ndarray, maps: np.ndarray, shift: np.ndarray, fill: floa
     down, right = rows - top, columns - left
 
     across = width + 2
-    flat = bordered.reshape(len(images), -1, (height + 2) * across)
+    flat = bordered.reshape(len(images), math.prod(images.shape[1:-2]), (height + 2) * across)
     planes = np.arange(flat.shape[0] * flat.shape[1], dtype=np.int64).reshape(*flat.shape[:2], 1, 1) * flat.shape[2]
     corner = planes + (top * across + left)[:, None]
     pixels, down, right = flat.reshape(-1), down[:, None], right[:, None]

@@ -1,6 +1,7 @@
 """Array backends: what an array library must offer, the shipped ones, and choosing one."""
 
-from .base import Backend, BackendError
+from .base import Backend
+from .errors import BackendError
 from .registry import (
     BACKEND_BY_TYPE,
     backend_of,

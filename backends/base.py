@@ -13,14 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from . import random
+from . import blas, random
 
 Array = Any
 """An array of some backend. Its type is `backend.array_type`, which the type checker cannot know."""
-
-
-class BackendError(RuntimeError):
-    """A backend that was asked for is unknown, or cannot be used on this machine."""
 
 
 class Backend(ABC):
@@ -127,8 +123,8 @@ class Backend(ABC):
 
     @property
     def num_threads(self) -> int:
-        """How many CPU threads the library's matrix products use."""
-        return 1
+        """How many CPU threads matrix products use; by default those of NumPy, which work on the host is done with."""
+        return blas.num_threads()
 
     def set_num_threads(self, n: int) -> None:
         """Use n CPU threads for matrix products.
@@ -137,7 +133,7 @@ class Backend(ABC):
             ValueError: n is not a positive integer.
             BackendError: the library cannot be told.
         """
-        raise BackendError(f"the backend {self.name!r} has no CPU threads to set")
+        blas.set_num_threads(n)
 
     def describe(self) -> dict[str, Any]:
         """Versions, device, BLAS and threads, in values that JSON can hold; for `retrograd doctor`."""

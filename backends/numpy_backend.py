@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from . import blas, random
-from .base import Array, Backend, BackendError
+from .base import Array, Backend
+from .errors import BackendError
 
 
 def make(device: str = "") -> NumpyBackend:
@@ -55,13 +56,6 @@ class NumpyBackend(Backend):
 
     def normal(self, key: int, counter: int, shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
         return random.normal(key, counter, shape, dtype)
-
-    @property
-    def num_threads(self) -> int:
-        return blas.num_threads()
-
-    def set_num_threads(self, n: int) -> None:
-        blas.set_num_threads(n)
 
     def describe(self) -> dict[str, Any]:
         return super().describe() | {

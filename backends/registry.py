@@ -13,7 +13,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from .base import Array, Backend, BackendError
+from .base import Array, Backend
+from .errors import BackendError
 from .numpy_backend import NumpyBackend
 
 ENTRY_POINTS = "retrograd.backends"
@@ -147,7 +148,7 @@ def _make(name: str) -> Backend:
     try:
         return register(_checked(name, maker, device))
     except BackendError as error:
-        raise BackendError(f"backend {name!r} is not usable: {error}; {_found()}") from error.__cause__
+        raise BackendError(f"backend {name!r} is not usable: {error}; {_found(but=base)}") from error.__cause__
 
 
 def _checked(name: str, maker: Callable[..., Any] | None, device: str) -> Backend:
@@ -182,8 +183,8 @@ def _plugins() -> dict[str, Any]:
     return {point.name: point for point in entry_points(group=ENTRY_POINTS) if point.name not in SHIPPED}
 
 
-def _found() -> str:
-    states = discover()
+def _found(but: str = "") -> str:
+    states = {name: _trouble(name) for name in [*SHIPPED, *_plugins()] if name != but}
     usable = [name for name, reason in states.items() if reason is None]
     rest = [f"{name} ({reason})" for name, reason in states.items() if reason is not None]
     return f"usable here: {', '.join(usable)}" + (f"; not usable: {', '.join(rest)}" if rest else "")

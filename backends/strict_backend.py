@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from . import blas, cupy_surface, random
-from .base import Array, Backend, BackendError
+from . import cupy_surface, random
+from .base import Array, Backend
+from .errors import BackendError
 from .numpy_backend import numeric
 from .strict_array import StrictArray, unwrap
 from .strict_array import index as index_of
@@ -44,9 +45,6 @@ class StrictBackend(Backend):
     def to_numpy(self, array: Array) -> np.ndarray:
         return array.get()
 
-    def wrap(self, value: Any) -> Array:
-        return value if type(value) is StrictArray else StrictArray(np.asarray(unwrap(value)))
-
     def shares_memory(self, a: Array, b: Array) -> bool:
         return np.may_share_memory(a._data, b._data)
 
@@ -63,13 +61,6 @@ class StrictBackend(Backend):
     def normal(self, key: int, counter: int, shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
         words = self.bits(key, counter, random.words_for_normal(math.prod(shape)))
         return random.words_to_normal(self.xp, words, shape, dtype)
-
-    @property
-    def num_threads(self) -> int:
-        return blas.num_threads()
-
-    def set_num_threads(self, n: int) -> None:
-        blas.set_num_threads(n)
 
     def describe(self) -> dict[str, Any]:
         return super().describe() | {"numpy": np.__version__, "device": "cpu", "as_cupy": cupy_surface.load()["cupy"]}

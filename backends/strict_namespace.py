@@ -39,9 +39,9 @@ KEYWORDS = {
     "pad": {"mode", "constant_values", "end_values", "stat_length", "reflect_type"},
 }
 
-# A first parameter of this name is an array for CuPy: a list or tuple there is an error.
+# A first parameter of this name is an array for CuPy: a list, a tuple or a number there is an error.
 ARRAY_PARAMETERS = frozenset({"a", "ar", "arr", "array", "ary", "m", "v", "x", "x1"})
-TAKES_ANYTHING = frozenset({"asfortranarray", "ndim", "shape", "size"})
+TAKES_ANYTHING = frozenset({"asfortranarray", "iscomplexobj", "isrealobj", "nan_to_num", "ndim", "shape", "size"})
 
 UFUNC_KEYWORDS = frozenset({"out", "dtype", "casting"})
 UFUNC_METHODS = {
@@ -56,12 +56,12 @@ def plain(name: str, function: Callable[..., Any], parameters: list[str] | None)
     """A function that is NumPy's but for its arguments and results; those not in the table keep NumPy's parameters."""
     known = None if parameters is None else frozenset(parameters) - {"kwargs"} | KEYWORDS.get(name, set())
     reads, always = name in READING, name in ALWAYS_ARRAY
-    refuses_lists = bool(parameters) and parameters[0] in ARRAY_PARAMETERS and name not in TAKES_ANYTHING
+    wants_array = bool(parameters) and parameters[0] in ARRAY_PARAMETERS and name not in TAKES_ANYTHING
 
     def call(*args: Any, **kwargs: Any) -> Any:
         if reads:
             sync(f"xp.{name}")
-        if refuses_lists and args and isinstance(args[0], list | tuple):
+        if wants_array and args and isinstance(args[0], list | tuple | int | float | complex | np.generic):
             raise TypeError(f"cupy.{name} takes an array of its own, not a {type(args[0]).__name__}")
         if kwargs:
             if known is not None:

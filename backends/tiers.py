@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 
-from .base import Backend, BackendError
+from .base import Backend
+from .errors import BackendError
 
 TIERS = ("reference", "array", "jit", "vendor")
 

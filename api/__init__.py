@@ -1,0 +1,63 @@
+"""retrograd: reverse-mode automatic differentiation with a pluggable array backend.
+
+`import retrograd as rg` gives tensors and operations; `rg.nn`, `rg.optim`, `rg.data`, `rg.train` are imported at first use.
+
+>>> import retrograd as rg
+>>> w = rg.tensor([1.0, 2.0], requires_grad=True)
+>>> loss = (w * w).sum()
+>>> loss.backward()
+>>> w.grad
+tensor([2., 4.])
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from retrograd.autograd_core import numpy_protocol, operations
+from retrograd.autograd_core.backward import backward
+from retrograd.autograd_core.context import (
+    current_backend,
+    detect_anomaly,
+    enable_grad,
+    is_grad_enabled,
+    no_grad,
+    set_grad_enabled,
+    use_backend,
+)
+from retrograd.autograd_core.define import PUBLIC as _PUBLIC
+from retrograd.autograd_core.dispatch import FUNCTIONS as _FUNCTIONS
+from retrograd.autograd_core.operations.random import Generator, default_generator, manual_seed
+from retrograd.autograd_core.safetensors import SafetensorsError
+from retrograd.autograd_core.storage import load, save
+from retrograd.autograd_core.tensor import Tensor, asarray, tensor
+from retrograd.autograd_core.transforms import grad, hessian, hvp, jacobian, value_and_grad, vjp
+from retrograd.backends import BackendError, get_backend, set_default_backend
+
+__version__ = "0.1.0"
+
+globals().update({name: f for name, f in _FUNCTIONS.items() if f.record.public == "rg" and not f.record.name.endswith(".vjp")})
+globals().update(_PUBLIC)
+concatenate = _PUBLIC["concat"]
+
+_ROOMS = ("nn", "optim", "data", "train", "testing", "backends", "autograd_core", "benchmarks", "examples")
+
+
+def set_num_threads(n: int) -> None:
+    """Use n CPU threads for matrix products on the current backend."""
+    current_backend().set_num_threads(n)
+
+
+def get_num_threads() -> int:
+    """How many CPU threads matrix products use on the current backend."""
+    return current_backend().num_threads
+
+
+def __getattr__(name: str) -> Any:
+    if name in _ROOMS or name == "functional_call":
+        from importlib import import_module
+
+        if name == "functional_call":
+            return import_module("retrograd.nn").functional_call
+        return import_module(f"retrograd.{name}")
+    raise AttributeError(f"module 'retrograd' has no attribute {name!r}")

@@ -92,7 +92,7 @@ def _walk(
             key, table = edge.number, waiting
         entry = table.get(key)
         if type(g) is Scatter:
-            g = _dense(g, edge, entry, lifted, backend)
+            g = _dense(g, entry, lifted)
             if g is None:
                 return
             if entry is None:
@@ -110,7 +110,7 @@ def _walk(
             entry[1] += g
         else:
             total = ops.add(entry[1], g)
-            entry[1] = total if type(total) is array_type else backend.wrap(total)
+            entry[1] = total if type(total) is kind else backend.wrap(total)
             entry[2] = True
 
     for root, cotangent in zip(roots, cotangents, strict=True):
@@ -119,6 +119,9 @@ def _walk(
 
     while heap:
         node, g, owned = waiting.pop(heappop(heap))
+        if type(g) is not kind and type(g) in BACKEND_BY_TYPE:  # the way has crossed to another backend
+            kind = type(g)
+            ops, backend = raw_ops(kind), BACKEND_BY_TYPE[kind]
         if node.hooks:
             g = run_hooks(node.hooks, g, lifted)
         if wanted is not None and id(node) in wanted:
@@ -274,22 +277,21 @@ def fit(ops: Any, g: Any, shape: tuple[int, ...], dtype: Any, rec: Record) -> An
     return g
 
 
-def _dense(g: Scatter, edge: Edge, entry: list[Any] | None, lifted: bool, backend: Any) -> Any:
-    """Add a scattered gradient to the buffer of `edge`: None where it went into an owned one, else a new total."""
-    from .operations.indexing import scatter_into
+def _dense(g: Scatter, entry: list[Any] | None, lifted: bool) -> Any:
+    """Add a scattered gradient to what waits in `entry`: None where that took it up, else the first total."""
+    from .operations.indexing import index_added, scatter_into
 
     if lifted:
-        base = entry[1] if entry is not None else None
-        total = scatter_into(base, g)
+        total = index_added(entry and entry[1], g)
         if entry is None:
             return total
         entry[1] = total
-        return None
-    if entry is None:
-        return scatter_into(None, g, backend)
-    if not entry[2]:
-        entry[1], entry[2] = entry[1].copy(), True
-    scatter_into(entry[1], g, backend)
+    elif entry is None:
+        return scatter_into(None, g)
+    elif entry[2]:
+        scatter_into(entry[1], g)
+    else:
+        entry[1], entry[2] = scatter_into(entry[1].copy(), g), True
     return None
 
 

@@ -34,6 +34,24 @@ def record(kind: Kind, **options: Any) -> Callable[[Callable], Callable[..., Any
     return decorate
 
 
+PUBLIC: dict[str, Callable] = {}  # what `rg.` offers under a name beside, or instead of, the record's own function
+
+
+def public(function: Callable) -> Callable:
+    """Offer a function, written with operations, as `rg.<name>`; it stands before a record of the same name."""
+    name = function.__name__.rstrip("_")
+    if name in PUBLIC:
+        raise ValueError(f"rg.{name} is defined twice")
+    PUBLIC[name] = function
+    return function
+
+
+def method(function: Callable) -> Callable:
+    """Attach a function of a tensor as a method of Tensor, under its own name."""
+    setattr(Tensor, function.__name__.rstrip("_") if not function.__name__.startswith("__") else function.__name__, function)
+    return function
+
+
 def fused(**options: Any) -> Callable[[Callable], Callable[..., Any]]:
     """Define a fused operation: `forward` written with operations, `derivative` (joint, first order), maybe `fast`."""
     return record("fused", **options)

@@ -169,16 +169,17 @@ def apply(rec: Record, inputs: tuple[Any, ...], attributes: dict[str, Any]) -> A
     backend = _backend(rec, inputs)
     operands = _common_dtype(rec, tuple(_operand(rec, backend, i) for i in inputs))
     attributes = {k: weak(v) for k, v in attributes.items()} if attributes else attributes
-    if rec.kind == "fused" and kernel_tier() == "reference":
-        return rec.forward(tensor_ops, *operands, **attributes)
     arrays = tuple([o.array if type(o) in TENSOR_TYPES else o for o in operands])
     if rec.check:
         rec.check(backend, *arrays, **attributes)
-    raw = rec.impl[backend.array_type](*arrays, **attributes)
+    if rec.kind == "fused" and (mode.reference or kernel_tier() == "reference"):
+        return rec.forward(tensor_ops, *operands, **attributes)
+    call = rec.as_written(backend.array_type) if mode.reference else rec.impl[backend.array_type]
+    raw = call(*arrays, **attributes)
     residuals = ()
     if rec.residuals:
         raw, *residuals = raw
-    outs = [o if type(o) is backend.array_type else backend.wrap(o) for o in (raw if rec.multiple else (raw,))]
+    outs = [o if type(o) in BACKEND_BY_TYPE else backend.wrap(o) for o in (raw if rec.multiple else (raw,))]
     results = finish(rec, backend, outs, operands, arrays, attributes, residuals, mode)
     if mode.anomaly:
         _refuse_nan(rec, backend, results)

@@ -19,7 +19,7 @@ own functions (`raw_ops`), so a rule costs what its array calls cost; with Tenso
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Literal
 
@@ -30,13 +30,18 @@ REGISTRY: dict[str, Record] = {}
 
 
 class Scatter:
-    """A gradient that is zero but for `value` at `index`: the walk adds it into a buffer instead of making zeros."""
+    """A gradient that is zero but for `value` at an index: the walk adds it into a buffer instead of making zeros.
 
-    __slots__ = ("index", "value")
+    The index is a template with places for index arrays, as in operations/indexing.py; `shape` is the whole's.
+    """
 
-    def __init__(self, index: Any, value: Any):
-        self.index = index  # (template, index arrays), as in operations/indexing.py
+    __slots__ = ("indices", "shape", "template", "value")
+
+    def __init__(self, template: tuple[Any, ...], indices: Iterable[Any], value: Any, shape: tuple[int, ...]):
+        self.template = template
+        self.indices = tuple(indices)
         self.value = value
+        self.shape = shape
 
 
 class _Resolved(dict):
@@ -91,9 +96,9 @@ class Record:
         self.method: bool = options.pop("method", True)
         self.public: str = options.pop("public", "rg")
         self.numpy: tuple[str, ...] = tuple(options.pop("numpy", (name,)))
+        self.broadcasts: bool = options.pop("broadcasts", kind in ("elementwise", "fused", "contraction"))
         if options:
             raise TypeError(f"record {name}: unknown options {sorted(options)}")
-        self.broadcasts = kind in ("elementwise", "fused", "contraction")
         self.reads = {key: self._reads(rule, 2) for key, rule in self.rules.items()}
         self.joint_reads = self._reads(self.joint, 3) if self.joint else ()
         self.ordered = tuple(self.rule_of(i) for i in range(len(self.inputs)))
@@ -144,16 +149,22 @@ class Record:
     def _implementation(self, array_type: type) -> Callable:
         """The fastest allowed forward for this array type: the backend's kernel, the hand-written one, the reference."""
         backend = BACKEND_BY_TYPE[array_type]
-        if self.kind != "fused":
-            kernel = backend.kernels.get(self.name) if kernel_tier() != "reference" else None
-            return kernel or _array_function(self, backend.xp) or partial(self.forward, backend.xp)
-        if kernel_tier() != "reference":
-            kernel = backend.kernels.get(self.name)
-            if kernel or self.fast:
-                return kernel or partial(self.fast, raw_ops(array_type))
-        if self.residuals:
-            return lambda *a, **k: (self.forward(raw_ops(array_type), *a, **k), *[None] * len(self.residuals))
-        return partial(self.forward, raw_ops(array_type))
+        written = self.as_written(array_type)
+        kernel = backend.kernels.get(self.name) if kernel_tier() != "reference" else None
+        if kernel:
+            return kernel
+        if self.kind not in ("fused", "random"):
+            return _array_function(self, backend.xp) or written
+        if self.fast and kernel_tier() != "reference":
+            return partial(self.fast, raw_ops(array_type))
+        if self.residuals and self.kind == "fused":  # a random record's forward gives its residuals itself
+            return lambda *a, **k: (written(*a, **k), *[None] * len(self.residuals))
+        return written
+
+    def as_written(self, array_type: type) -> Callable:
+        """The forward for arrays of that type, without kernels: what every faster way is compared with."""
+        takes_ops = self.kind in ("fused", "random")
+        return partial(self.forward, raw_ops(array_type) if takes_ops else BACKEND_BY_TYPE[array_type].xp)
 
 
 class _Probe:
@@ -245,6 +256,18 @@ class _RawOps:
         self.array_type = array_type
         self.raw = True
 
+    def zeros(self, shape: tuple[int, ...], like: Any) -> Any:
+        """Zeros of `shape`, with the dtype of `like`."""
+        return self.xp.zeros(shape, like.dtype)
+
+    def arange_like(self, like: Any, n: int) -> Any:
+        """The integers 0…n-1 where `like` is."""
+        return self.xp.arange(n)
+
+    def eye(self, n: int, like: Any) -> Any:
+        """The identity matrix, with the dtype of `like`."""
+        return self.xp.eye(n, dtype=like.dtype)
+
     def __getattr__(self, name: str) -> Callable:
         rec = REGISTRY.get(name)
         if rec is None:
@@ -261,6 +284,18 @@ class _TensorOps:
     """`ops` for Tensors: each name is the public function of the record."""
 
     raw = False
+
+    def zeros(self, shape: tuple[int, ...], like: Any) -> Any:
+        """Zeros of `shape`, with the backend and dtype of `like`."""
+        return type(like)(like.backend.xp.zeros(shape, like.dtype))
+
+    def arange_like(self, like: Any, n: int) -> Any:
+        """The integers 0…n-1 on the backend of `like`."""
+        return type(like)(like.backend.xp.arange(n))
+
+    def eye(self, n: int, like: Any) -> Any:
+        """The identity matrix, with the backend and dtype of `like`."""
+        return type(like)(like.backend.xp.eye(n, dtype=like.dtype))
 
     def __getattr__(self, name: str) -> Callable:
         if name not in REGISTRY:
@@ -287,7 +322,3 @@ def register(rec: Record) -> Record:
         raise ValueError(f"operation {rec.name!r} is registered already, by {REGISTRY[rec.name].forward.__module__}")
     REGISTRY[rec.name] = rec
     return rec
-
-
-def defaults_of(rec: Record) -> Mapping[str, Any]:
-    return rec.defaults

@@ -1,0 +1,17 @@
+"""The operations, one file per family. Importing this package defines them all."""
+
+from . import (  # noqa: F401
+    arithmetic,
+    comparison,
+    contraction,
+    creation,
+    exponential,
+    indexing,
+    joining,
+    loss,
+    movement,
+    random,
+    reduction,
+    softmax,
+    trigonometric,
+)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..define import record
-from ..samples import Sample, Special, calls, draw, pairs, reals
+from ..define import method, public, record
+from ..dispatch import FUNCTIONS
+from ..samples import Sample, Special, calls, draw, over, pairs, reals
 
 
 @record(
@@ -277,7 +278,6 @@ def minimum(xp, x, y, /):
 @record(
     "elementwise",
     derivatives=dict(
-
         x=lambda ops, g, condition: ops.where(condition, g, 0.0),
         y=lambda ops, g, condition: ops.where(condition, 0.0, g),
     ),
@@ -302,3 +302,39 @@ def where(xp, condition, x, y, /):
     tensor([0., 2.])
     """
     return xp.where(condition, x, y)
+
+
+def _clip_rule(ops, g, x, low, high):
+    inside = None if low is None else ops.greater_equal(x, low)
+    if high is not None:
+        below = ops.less_equal(x, high)
+        inside = below if inside is None else ops.logical_and(inside, below)
+    return g if inside is None else ops.where(inside, g, 0.0)
+
+
+@record(
+    "elementwise",
+    derivatives=dict(x=_clip_rule),
+    method=False,
+    numpy=(),
+    samples=over((3, 4), {"low": -1.0, "high": 1.0}, {"low": 0.5}, {"high": -0.5}),
+    special=(Special((np.array([1.0, 2.0, np.nan]),), np.array([1.0, 2.0, np.nan])),),
+)
+def clip_numbers(xp, x, /, low=None, high=None):
+    """`clip` between two numbers. The gradient is 1 inside and at the bounds, 0 outside."""
+    return x.copy() if low is None and high is None else xp.clip(x, low, high)
+
+
+@public
+@method
+def clip(x, min=None, max=None):
+    """x, but not below `min` nor above `max` (numbers or tensors; None: no bound). NaN stays NaN.
+
+    >>> import retrograd as rg
+    >>> rg.clip(rg.tensor([-2.0, 0.5, 3.0]), -1, 1)
+    tensor([-1. ,  0.5,  1. ])
+    """
+    if all(isinstance(v, (int, float, type(None))) for v in (min, max)):
+        return FUNCTIONS["clip_numbers"](x, low=min, high=max)
+    x = x if min is None else maximum(x, min)
+    return x if max is None else minimum(x, max)

@@ -1,0 +1,69 @@
+"""NumPy functions called on Tensors: `np.exp(t)` runs `rg.exp(t)`, and is differentiable.
+
+The table follows from the records (`numpy=` in a definition, by default the record's own name) and from the public
+functions that NumPy has under the same name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numpy as np
+
+from .define import PUBLIC
+from .dispatch import FUNCTIONS
+from .tensor import Tensor
+
+# NumPy's spelling → ours, where a keyword differs.
+_KEYWORDS = {"ddof": "correction", "newshape": "shape", "a_min": "min", "a_max": "max", "ary": "x", "a": "x", "arrays": "arrays"}
+_IGNORED_WHEN_DEFAULT = {"out": None, "dtype": None, "where": True, "subok": True, "order": "K", "casting": "same_kind"}
+
+
+@cache
+def table() -> dict[Any, Callable]:
+    """NumPy function → ours."""
+    found: dict[Any, Callable] = {}
+    for name, function in FUNCTIONS.items():
+        for alias in function.record.numpy:  # type: ignore[attr-defined]
+            if hasattr(np, alias):
+                found[getattr(np, alias)] = function
+    for name, function in PUBLIC.items():
+        if callable(getattr(np, name, None)):
+            found[getattr(np, name)] = function
+    found[np.concatenate] = PUBLIC["concat"]
+    return found
+
+
+def _call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    ours = table().get(function)
+    name = getattr(function, "__name__", str(function))
+    if ours is None:
+        raise TypeError(f"np.{name} has no differentiable counterpart here. Use an operation of retrograd, or t.numpy() to leave the graph.")
+    if kwargs.get("out") not in (None, (None,)):
+        raise TypeError(f"np.{name}: out= cannot take the result of an operation on Tensors. Assign the result instead.")
+    given = {}
+    for key, value in kwargs.items():
+        if key in _IGNORED_WHEN_DEFAULT:
+            if value is not _IGNORED_WHEN_DEFAULT[key] and value != _IGNORED_WHEN_DEFAULT[key]:
+                raise TypeError(f"np.{name}: {key}={value!r} is not supported on Tensors")
+            continue
+        given[_KEYWORDS.get(key, key)] = value
+    return ours(*args, **given)
+
+
+def _array_ufunc(self: Tensor, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
+    if method != "__call__":
+        raise TypeError(f"np.{ufunc.__name__}.{method} is not supported on Tensors; use rg.sum, rg.max and their kin")
+    return _call(ufunc, inputs, kwargs)
+
+
+def _array_function(self: Tensor, function: Any, types: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    if function in (np.shape, np.ndim, np.size):
+        return getattr(args[0], function.__name__)
+    return _call(function, args, kwargs)
+
+
+Tensor.__array_ufunc__ = _array_ufunc  # type: ignore[attr-defined]
+Tensor.__array_function__ = _array_function  # type: ignore[attr-defined]

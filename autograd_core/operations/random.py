@@ -1,0 +1,221 @@
+"""Random numbers as operations: each draw is a function of a key and a range of a counter (`backends/random.py`).
+
+A `Generator` hands out the ranges. The draw itself is a record whose attributes are (key, counter), so a recomputation
+makes the same numbers, and the same seed gives the same numbers on every backend.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from ...backends.random import Stream, blocks, integers, permutation, seed_to_key
+from ..context import current_backend
+from ..define import public, record
+from ..dispatch import FUNCTIONS
+from ..promotion import DEFAULT_FLOAT
+from ..samples import Sample, calls, draw
+from ..tensor import TENSOR_TYPES, Tensor
+from .creation import _shape
+
+
+class Generator:
+    """A source of random numbers with its own seed and place.
+
+    >>> import retrograd as rg
+    >>> g = rg.Generator(0)
+    >>> state = g.state()
+    >>> a = rg.rand(3, generator=g)
+    >>> g.set_state(state)
+    >>> bool((rg.rand(3, generator=g) == a).all())
+    True
+    """
+
+    __slots__ = ("stream",)
+
+    def __init__(self, seed: int | None = None):
+        self.stream = Stream.from_seed(seed)
+
+    def manual_seed(self, seed: int) -> Generator:
+        """Start again from `seed`; returns the generator."""
+        self.stream.set_state({"key": seed_to_key(seed), "counter": 0})
+        return self
+
+    def state(self) -> dict[str, int]:
+        """Where the stream stands: {"key", "counter"}, Python integers."""
+        return self.stream.state()
+
+    def set_state(self, state: dict[str, int]) -> None:
+        """Go back (or forth) to a state that `state()` gave."""
+        self.stream.set_state(state)
+
+    def reserve(self, n: int) -> dict[str, int]:
+        """The attributes of a draw of n numbers: the key, and the counter at which its own range begins."""
+        return {"key": self.stream.key, "counter": self.stream.reserve(blocks(n))}
+
+
+_default: list[Generator] = []  # made at the first draw, so that importing draws no entropy
+
+
+def default_generator() -> Generator:
+    """The generator of every draw that names no other one."""
+    if not _default:
+        _default.append(Generator())
+    return _default[0]
+
+
+def manual_seed(seed: int) -> Generator:
+    """Start the default generator again from `seed`; the same seed gives the same numbers on every backend.
+
+    >>> import retrograd as rg
+    >>> _ = rg.manual_seed(0)
+    >>> a = rg.randn(2)
+    >>> _ = rg.manual_seed(0)
+    >>> bool((rg.randn(2) == a).all())
+    True
+    """
+    return default_generator().manual_seed(seed)
+
+
+_draws = calls(
+    lambda rng: Sample((), {"shape": (3, 4), "dtype": np.float64, "key": 5, "counter": 7}),
+    lambda rng: Sample((), {"shape": (), "dtype": np.float64, "key": 5, "counter": 7}),
+    lambda rng: Sample((), {"shape": (0, 2), "dtype": np.float64, "key": 5, "counter": 7}),
+)
+
+
+@record("random", method=False, numpy=(), samples=_draws)
+def random_uniform(ops, /, shape, dtype, key, counter):
+    """Numbers in [0, 1): see `uniform`."""
+    return ops.backend.uniform(key, counter, shape, dtype)
+
+
+@record("random", method=False, numpy=(), samples=_draws)
+def random_normal(ops, /, shape, dtype, key, counter):
+    """Numbers of the standard normal distribution: see `normal`."""
+    return ops.backend.normal(key, counter, shape, dtype)
+
+
+def _draw(name: str, shape: tuple[int, ...], dtype: Any, generator: Generator | None) -> Tensor:
+    reserved = (generator or default_generator()).reserve(math.prod(shape))
+    return FUNCTIONS[name](shape=shape, dtype=np.dtype(dtype), **reserved)
+
+
+@public
+def uniform(
+    shape: Any, low: float = 0.0, high: float = 1.0, dtype: Any = DEFAULT_FLOAT, generator: Generator | None = None
+) -> Tensor:
+    """Numbers evenly distributed in [low, high).
+
+    >>> import retrograd as rg
+    >>> rg.uniform((2, 3), -1, 1).shape
+    (2, 3)
+    """
+    drawn = _draw("random_uniform", _shape((shape,) if isinstance(shape, (tuple, list)) else (shape,)), dtype, generator)
+    return drawn if (low, high) == (0.0, 1.0) else drawn * (high - low) + low
+
+
+@public
+def normal(
+    shape: Any, mean: float = 0.0, std: float = 1.0, dtype: Any = DEFAULT_FLOAT, generator: Generator | None = None
+) -> Tensor:
+    """Numbers of the normal distribution with this mean and standard deviation.
+
+    >>> import retrograd as rg
+    >>> rg.normal((2, 3), std=0.02).shape
+    (2, 3)
+    """
+    drawn = _draw("random_normal", _shape((shape,) if isinstance(shape, (tuple, list)) else (shape,)), dtype, generator)
+    return drawn if (mean, std) == (0.0, 1.0) else drawn * std + mean
+
+
+@public
+def rand(*shape: Any, dtype: Any = DEFAULT_FLOAT, generator: Generator | None = None, requires_grad: bool = False) -> Tensor:
+    """Numbers evenly distributed in [0, 1): `rg.rand(2, 3)`.
+
+    >>> import retrograd as rg
+    >>> rg.rand(2, 3).shape
+    (2, 3)
+    """
+    drawn = _draw("random_uniform", _shape(shape), dtype, generator)
+    return drawn.requires_grad_() if requires_grad else drawn
+
+
+@public
+def randn(*shape: Any, dtype: Any = DEFAULT_FLOAT, generator: Generator | None = None, requires_grad: bool = False) -> Tensor:
+    """Numbers of the standard normal distribution: `rg.randn(2, 3)`.
+
+    >>> import retrograd as rg
+    >>> rg.randn(2, 3).shape
+    (2, 3)
+    """
+    drawn = _draw("random_normal", _shape(shape), dtype, generator)
+    return drawn.requires_grad_() if requires_grad else drawn
+
+
+@public
+def randint(low: int, high: int | None = None, shape: Any = (), generator: Generator | None = None) -> Tensor:
+    """Integers in [low, high), or in [0, low) where only one is given; int64.
+
+    >>> import retrograd as rg
+    >>> bool((rg.randint(2, 5, (4,)) < 5).all())
+    True
+    """
+    low, high = (0, low) if high is None else (low, high)
+    wanted = _shape((shape,) if isinstance(shape, (tuple, list)) else (shape,))
+    reserved = (generator or default_generator()).reserve(math.prod(wanted))
+    return Tensor(current_backend().asarray(integers(reserved["key"], reserved["counter"], low, high, wanted)))
+
+
+@public
+def randperm(n: int, generator: Generator | None = None) -> Tensor:
+    """The integers 0…n-1 in random order.
+
+    >>> import retrograd as rg
+    >>> sorted(rg.randperm(3).tolist())
+    [0, 1, 2]
+    """
+    reserved = (generator or default_generator()).reserve(n)
+    return Tensor(current_backend().asarray(permutation(reserved["key"], reserved["counter"], n)))
+
+
+@record(
+    "random",
+    derivatives=dict(x=lambda ops, g, mask, p: ops.multiply(ops.multiply(g, mask), 1 / (1 - p))),
+    residuals=("mask",),
+    floating=True,
+    method=False,
+    numpy=(),
+    samples=calls(
+        lambda rng: Sample((draw(rng, (3, 4)),), {"p": 0.5, "key": 1, "counter": 2}),
+        lambda rng: Sample((draw(rng, (0, 3)),), {"p": 0.1, "key": 1, "counter": 2}),
+    ),
+)
+def dropout_mask(ops, x, /, p, key, counter):
+    """Elements kept with probability 1 - p, divided by it; the mask of the kept ones is the residual."""
+    mask = ops.backend.uniform(key, counter, x.shape, np.float32) >= np.float32(p)
+    out = x * mask
+    out *= 1 / (1 - p)
+    return out, mask
+
+
+@public
+def dropout(x: Any, p: float = 0.5, training: bool = True, generator: Generator | None = None) -> Any:
+    """Each element becomes 0 with probability p, the others are divided by 1 - p (Srivastava et al. 2014).
+
+    Without `training`, and for p = 0, x itself.
+
+    >>> import retrograd as rg
+    >>> rg.dropout(rg.ones(3), 0.5, training=False)
+    tensor([1., 1., 1.])
+    """
+    if not 0 <= p <= 1:
+        raise ValueError(f"dropout: p is a probability, in 0…1; got {p}")
+    if not training or p == 0:
+        return x
+    if p == 1:
+        return FUNCTIONS["multiply"](x, 0.0)
+    size = x.size if type(x) in TENSOR_TYPES else np.size(x)
+    return FUNCTIONS["dropout_mask"](x, p=p, **(generator or default_generator()).reserve(size))

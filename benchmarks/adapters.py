@@ -1,0 +1,110 @@
+"""What the frame must know of a library to time it: where it comes from, how its values and its matrix products look.
+
+The file stands alone (NumPy at most): the process of a peer loads it by its path, so that no process of a rival ever
+imports retrograd. Each library is imported only in the process that times it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Gemm = tuple[int, int, int, str]
+"""Rows, inner length and columns of a matrix product, and which operand lies transposed in memory: nn, nt or tn."""
+
+
+class Adapter(NamedTuple):
+    """One library.
+
+    Attributes:
+        module: what is imported; its presence in another peer's process is an error.
+        distribution: what is installed; its version stands beside each result.
+        to_numpy: a value of the library (a loss, a gradient) as an ndarray.
+        products: a list of matrix products on float32 operands of the library, as one call without arguments.
+        facts: threads and numeric library, as the running process sees them.
+    """
+
+    module: str
+    distribution: str
+    to_numpy: Callable[[Any], np.ndarray]
+    products: Callable[[Sequence[Gemm]], Callable[[], Any]]
+    facts: Callable[[], dict[str, Any]]
+
+
+def operands(shapes: Sequence[Gemm]) -> list[tuple[np.ndarray, np.ndarray, str]]:
+    """Both operands of each product, as they lie in memory."""
+    rng = np.random.default_rng(0)
+    made = []
+    for m, k, n, layout in shapes:
+        left, right = ((m, k) if layout[0] == "n" else (k, m)), ((k, n) if layout[1] == "n" else (n, k))
+        made.append((rng.random(left, np.float32), rng.random(right, np.float32), layout))
+    return made
+
+
+def numpy_products(shapes: Sequence[Gemm]) -> Callable[[], Any]:
+    """The products in NumPy, as retrograd and HIPS autograd compute them."""
+    pairs = [(a.T if s[0] == "t" else a, b.T if s[1] == "t" else b) for a, b, s in operands(shapes)]
+    return lambda: [a @ b for a, b in pairs]
+
+
+def torch_products(shapes: Sequence[Gemm]) -> Callable[[], Any]:
+    """The products in PyTorch."""
+    import torch  # pyright: ignore[reportMissingImports]
+
+    made = [(torch.from_numpy(a), torch.from_numpy(b), s) for a, b, s in operands(shapes)]
+    pairs = [(a.T if s[0] == "t" else a, b.T if s[1] == "t" else b) for a, b, s in made]
+
+    def run() -> Any:
+        with torch.no_grad():
+            return [a @ b for a, b in pairs]
+
+    return run
+
+
+def numpy_facts() -> dict[str, Any]:
+    """NumPy, its BLAS and the threads of it, as far as they can be found out."""
+    blas = (np.show_config(mode="dicts") or {}).get("Build Dependencies", {}).get("blas", {})
+    found: dict[str, Any] = {"numpy": np.__version__, "blas": f"{blas.get('name')} {blas.get('version')}"}
+    try:
+        from threadpoolctl import threadpool_info  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        return found
+    pools = [pool for pool in threadpool_info() if pool["user_api"] == "blas"]
+    return found | {"threads": max((pool["num_threads"] for pool in pools), default=None)}
+
+
+def torch_facts() -> dict[str, Any]:
+    """PyTorch's numeric libraries and threads."""
+    import torch  # pyright: ignore[reportMissingImports]
+
+    libraries = [
+        n for n, part in (("mkl", torch.backends.mkl), ("mkldnn", torch.backends.mkldnn)) if part.is_available()
+    ]
+    return {"blas": " and ".join(libraries), "threads": torch.get_num_threads()}
+
+
+def retrograd_facts() -> dict[str, Any]:
+    """Backend and kernel tier, and NumPy's facts."""
+    from retrograd import backends
+
+    backend = backends.get_backend()
+    return numpy_facts() | {"backend": backend.name, "kernels": backends.kernel_tier()}
+
+
+ADAPTERS = {
+    "retrograd": Adapter("retrograd", "retrograd", lambda t: t.detach().numpy(), numpy_products, retrograd_facts),
+    "torch": Adapter("torch", "torch", lambda t: t.detach().numpy(), torch_products, torch_facts),
+    "autograd": Adapter("autograd", "autograd", np.asarray, numpy_products, numpy_facts),
+}
+"""Every peer by the name that `--peer` takes. A further one is a row here and a builder in each workload."""
+
+
+PLAIN = Adapter("", "numpy", np.asarray, numpy_products, numpy_facts)
+"""For a peer without a row: steps written by hand in Python or NumPy."""
+
+
+def strangers(own: str, loaded: Sequence[str]) -> list[str]:
+    """Peers whose library is loaded in the process of another one: their thread pools would disturb each other."""
+    return [name for name, adapter in ADAPTERS.items() if name != own and adapter.module in loaded]

@@ -1,0 +1,120 @@
+"""The process of one peer: it prepares a workload, then runs as many steps as it is told and answers with the seconds.
+
+Run by its path with two arguments, the peer's name and the path of `adapters.py`; retrograd is imported only if the
+peer is retrograd. One JSON object a line comes in, one goes out; whatever a library prints goes to the error stream.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+
+class Peer:
+    """What this process knows between two requests: the adapter and the step that was prepared last."""
+
+    def __init__(self, name: str, adapters: ModuleType):
+        self.name, self.adapters = name, adapters
+        self.adapter = adapters.ADAPTERS.get(name, adapters.PLAIN)
+        self.step: Any = None
+        self.products: Any = None
+
+    def prepare(self, file: str, size: dict[str, Any], data: str, steps: int) -> dict[str, Any]:
+        """Build the step of a workload, run it a few times, and tell what each run gave."""
+        self.step = self.products = None
+        with np.load(data, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in stored.files}
+        self.step = load_module(file).PEERS[self.name](size, arrays)
+        observed = [self.observe(self.step()) for _ in range(steps)]
+        return {"observed": observed, "strangers": self.adapters.strangers(self.name, list(sys.modules))}
+
+    def observe(self, result: Any) -> list[float]:
+        """A loss, or a tuple of a loss and gradients, as one number each."""
+        items = result if isinstance(result, tuple | list) else (result,)
+        return [fingerprint(self.adapter.to_numpy(item)) for item in items]
+
+    def time(self, warm: int, steps: int) -> float:
+        """Seconds for a number of steps, after some that are not timed."""
+        return timed(self.step, warm, steps)
+
+    def time_products(self, shapes: list[Any], warm: int, steps: int) -> float:
+        """Seconds for going through a list of matrix products a number of times."""
+        if self.products is None:
+            self.products = self.adapter.products(shapes)
+        return timed(self.products, warm, steps)
+
+    def facts(self) -> dict[str, Any]:
+        """Threads and numeric library of the peer."""
+        return self.adapter.facts()
+
+
+def timed(call: Any, warm: int, times: int) -> float:
+    """The collector stays as the user has it: garbage is part of what a step costs."""
+    for _ in range(warm):
+        call()
+    start = time.perf_counter()
+    for _ in range(times):
+        call()
+    return time.perf_counter() - start
+
+
+def fingerprint(array: Any) -> float:
+    """A number for an array that changes with each element and with their order; a scalar is itself."""
+    flat = np.asarray(array, dtype=np.float64).ravel()
+    return float(flat @ np.cos(np.arange(flat.size)))
+
+
+def load_module(path: str) -> ModuleType:
+    """The module in a file, outside any package, so that its package is not imported."""
+    spec = importlib.util.spec_from_file_location(f"workload_{os.path.basename(path)[:-3]}", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def answer(peer: Peer, request: dict[str, Any]) -> dict[str, Any]:
+    """Do what is asked. An error becomes an answer: the next request may well succeed."""
+    try:
+        return {"value": getattr(peer, request.pop("do"))(**request)}
+    except ModuleNotFoundError as error:
+        own = peer.adapter.module or error.name
+        return {"error": str(error), "missing": error.name == own}
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        text = " ".join(f"{type(error).__name__}: {error}".split())
+        return {"error": f"{text} ({os.path.basename(where.filename)}:{where.lineno})"}
+
+
+def die_with_parent() -> None:
+    """Linux: be killed when the parent is gone. A stopped process would otherwise sleep on forever."""
+    if sys.platform == "linux":
+        import ctypes
+
+        pr_set_pdeathsig = 1
+        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+def main(name: str, adapters: str) -> None:
+    """Serve until the parent closes the pipe."""
+    die_with_parent()
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    peer = Peer(name, load_module(adapters))
+    for line in sys.stdin:
+        print(json.dumps(answer(peer, json.loads(line))), file=replies, flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,129 @@
+"""One workload, our step against a rival's: first the same numbers, then the time, in alternating blocks."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .process import PeerError, PeerProcess
+from .suite import Workload
+
+STEPS_THAT_MUST_AGREE = 10
+
+
+class Protocol(NamedTuple):
+    """How long and how often. A pair is one block of each side, a block is steps for about `block` seconds.
+
+    The machine's speed wanders over seconds; within a pair both sides meet the same, so that the ratio of a pair is
+    steadier than the ratio of two medians.
+    """
+
+    pairs: int = 11
+    block: float = 0.15
+    product_block: float = 0.03
+
+
+SMOKE = Protocol(pairs=1, block=0.0, product_block=0.0)
+
+
+class Disagreement(RuntimeError):
+    """Two peers do not compute the same."""
+
+
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """Median and quartiles.
+
+    >>> spread([1.0, 2.0, 3.0, 4.0, 5.0])
+    {'median': 3.0, 'low': 2.0, 'high': 4.0}
+    """
+    if len(values) == 1:
+        return {"median": values[0], "low": values[0], "high": values[0]}
+    low, median, high = statistics.quantiles(values, n=4, method="inclusive")
+    return {"median": median, "low": low, "high": high}
+
+
+def measure(ours: PeerProcess, theirs: PeerProcess, work: Workload, data: Path, protocol: Protocol) -> dict[str, Any]:
+    """Time a workload. `data` is the file that both sides read their weights and inputs from.
+
+    Returns:
+        losses; ours and theirs, seconds per step of each block; ratio, ours / theirs with quartiles; gemm, the rates of
+        the workload's matrix products alone in GFLOP/s and their ratio, if it has any.
+    Raises:
+        PeerError: a side cannot run it. Its `peer` says which.
+        Disagreement: the losses of the first steps differ.
+    """
+    observed = [_prepare(side, work, data) for side in (ours, theirs)]
+    check_agreement((ours.peer, theirs.peer), observed[0], observed[1], work.tolerance)
+    found: dict[str, Any] = {"losses": [row[0] for row in observed[0]]}
+    found |= alternate(partial(ours.ask, "time"), partial(theirs.ask, "time"), protocol.pairs, protocol.block)
+    if work.products:
+        products = alternate(
+            partial(ours.ask, "time_products", shapes=work.products),
+            partial(theirs.ask, "time_products", shapes=work.products),
+            protocol.pairs,
+            protocol.product_block,
+        )
+        gflop = 2e-9 * sum(math.prod(shape[:3]) for shape in work.products)
+        found["gemm"] = {
+            "ours": gflop / statistics.median(products["ours"]),
+            "theirs": gflop / statistics.median(products["theirs"]),
+            # Of rates, not of times: below 1 our library is the slower one.
+            "ratio": 1 / products["ratio"]["median"],
+        }
+    return found
+
+
+def alternate(ours: Callable[..., float], theirs: Callable[..., float], pairs: int, block: float) -> dict[str, Any]:
+    """Seconds per step of both sides, block by block, and the ratio. Each side is called with `warm` and `steps`.
+
+    Which side begins changes from pair to pair, so that a steady drift favours neither.
+    """
+    sides = (ours, theirs)
+    steps = [_steps_in(side, block) for side in sides]
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for pair in range(pairs):
+        for i in (0, 1) if pair % 2 == 0 else (1, 0):
+            # The first steps after a rest find cold caches.
+            seconds[i].append(sides[i](warm=1 + steps[i] // 10, steps=steps[i]) / steps[i])
+    return {
+        "ours": seconds[0],
+        "theirs": seconds[1],
+        "ratio": spread([a / b for a, b in zip(*seconds, strict=True)]),
+    }
+
+
+def check_agreement(
+    peers: tuple[str, str], ours: list[list[float]], theirs: list[list[float]], tolerance: float
+) -> None:
+    """Raise Disagreement at the first step whose numbers differ by more than the tolerance, or are not finite."""
+    for step, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+        same = len(a) == len(b) and all(
+            math.isclose(x, y, rel_tol=tolerance, abs_tol=tolerance * 1e-3) for x, y in zip(a, b, strict=True)
+        )
+        if not same or not all(map(math.isfinite, a)):
+            raise Disagreement(
+                f"step {step + 1}: {peers[0]} has {_listed(a)}, {peers[1]} {_listed(b)} (tolerance {tolerance:g})"
+            )
+
+
+def _prepare(side: PeerProcess, work: Workload, data: Path) -> list[list[float]]:
+    found = side.ask("prepare", file=str(work.file), size=work.size, data=str(data), steps=STEPS_THAT_MUST_AGREE)
+    if found["strangers"]:
+        raise PeerError(side.peer, f"its process has loaded {', '.join(found['strangers'])} too")
+    return found["observed"]
+
+
+def _steps_in(side: Callable[..., float], block: float) -> int:
+    """How many steps take about so long."""
+    steps = 1
+    while (seconds := side(warm=1, steps=steps)) < block / 4:
+        steps *= 2
+    return max(1, round(block * steps / seconds)) if block else 1
+
+
+def _listed(numbers: list[float]) -> str:
+    return " ".join(f"{n:.7g}" for n in numbers)

@@ -1,0 +1,1 @@
+"""Above the layers: what a training run needs."""

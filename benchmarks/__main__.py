@@ -17,7 +17,6 @@ from . import journal, machine, measure, report, suite
 from .adapters import ADAPTERS
 from .process import PeerError, Peers, peers
 
-
 _print = functools.partial(print, flush=True)
 
 

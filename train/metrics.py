@@ -19,7 +19,6 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-
 AVERAGES = ("micro", "macro", "weighted")
 
 

@@ -16,12 +16,13 @@ from .tensor import TENSOR_TYPES, Tensor
 
 def overwrite(tensor: Tensor, value: Any) -> Tensor:
     """Copy `value`, of equal or broadcastable shape, into the leaf's memory."""
+    cell = _cell(tensor)
     array = _value(tensor, value)
     recorder = current().recorder
     if recorder is not None:
         recorder.assign(tensor, value)
     tensor.array[...] = array
-    tensor.cell[0] += 1  # type: ignore[index]
+    cell[0] += 1
     return tensor
 
 
@@ -75,11 +76,12 @@ def setitem(tensor: Tensor, index: Any, value: Any) -> None:
         )
     from .operations.indexing import plain_index
 
+    cell = _cell(tensor)
     recorder = current().recorder
     if recorder is not None:
         recorder.assign(tensor, value, index)
     tensor.array[plain_index(index, tensor.backend)] = _value(tensor, value, fits=False)
-    tensor.cell[0] += 1  # type: ignore[index]
+    cell[0] += 1
 
 
 def _augmented(name: str, in_place: Any, operation: str) -> Any:
@@ -101,6 +103,15 @@ def _check(tensor: Tensor, what: str) -> None:
         raise RuntimeError(
             f"{what} on a leaf that requires a gradient would be lost to the graph. Do it under `with rg.no_grad():`."
         )
+
+
+def _cell(tensor: Tensor) -> list[int]:
+    """The version cell of memory that may be changed. A detached result has none: its memory is a value in a graph."""
+    if tensor.cell is None:
+        raise RuntimeError(
+            "this tensor shares its memory with a value in a graph, which cannot be changed in place. Change a copy: .copy()."
+        )
+    return tensor.cell
 
 
 def _plain(tensor: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ class Tensor:
     grad: Tensor | None
     requires_grad: bool
     node: Any  # graph.Node | None
-    cell: list[int] | None  # [version of the memory]: every leaf has one, and shares it with the views of it
+    cell: list[int] | None  # [version of the memory], shared with all views of it; None where a graph owns the memory
 
     def __init__(self, array: Any, requires_grad: bool = False):
         if type(array) not in BACKEND_BY_TYPE:
@@ -165,10 +165,13 @@ class Tensor:
         return backend_of(self.array).to_numpy(self.array).tolist()
 
     def detach(self) -> Tensor:
-        """The same values in the same memory, outside the graph: no gradient flows through it."""
+        """The same values in the same memory, outside the graph: no gradient flows through it.
+
+        A detached leaf may be changed in place as the leaf may; a detached result may not, since its graph still needs
+        the values.
+        """
         out = Tensor(self.array)
-        if self.cell is not None:
-            out.cell = self.cell
+        out.cell = self.cell
         return out
 
     def _one(self, what: str) -> Any:

@@ -36,7 +36,7 @@ def backward(
     """Add the gradients of `tensors`, weighted by `gradients`, to `.grad` of the leaves below them (or of `inputs`)."""
     targets = None if inputs is None else [inputs] if type(inputs) in TENSOR_TYPES else list(inputs)
     found = gradients_of(tensors, gradients, targets, create_graph if retain_graph is None else retain_graph, create_graph)
-    stored: set[int] = set()
+    stored = {id(g.array) for g in gradients if isinstance(g, Tensor)}  # arrays that belong to somebody already
     for leaf, gradient in found:
         if gradient is not None:
             _store(leaf, gradient, stored)
@@ -60,9 +60,11 @@ def gradients_of(
         if not t.requires_grad:
             raise RuntimeError("a gradient was asked for with respect to a tensor that does not require one. Set requires_grad=True.")
     lifted = create_graph or current().recorder is not None
-    with switched(grad=create_graph, anomaly=current().anomaly):
-        cotangents = [_seed(t, s, lifted) for t, s in zip(tensors, seeds, strict=True)]
-        return _walk(tensors, cotangents, targets, retain_graph, lifted, create_graph)
+    cotangents = [_seed(t, s, lifted) for t, s in zip(tensors, seeds, strict=True)]
+    if not lifted:
+        return _walk(tensors, cotangents, targets, retain_graph, False, False)
+    with switched(grad=create_graph):
+        return _walk(tensors, cotangents, targets, retain_graph, True, create_graph)
 
 
 def _walk(
@@ -132,7 +134,10 @@ def _walk(
             if entry is None:
                 waiting[parent.number] = entry = [parent, [None] * len(parent.outputs), False]
                 heappush(heap, parent.number)
-            entry[1][node.index] = g
+            parts = entry[1]
+            if parts[node.index] is not None:  # where a rule that read this output was differentiated itself
+                g = ops.add(parts[node.index], g)
+            parts[node.index] = g if type(g) is kind else backend.wrap(g)
             continue
         saved = node.saved
         if saved is None:
@@ -343,15 +348,21 @@ def _seed(tensor: Tensor, gradient: Any, lifted: bool) -> Any:
 def _store(leaf: Tensor, gradient: Any, stored: set[int]) -> None:
     """Put a gradient into `.grad`. The first one is copied where somebody else may hold the same memory."""
     if isinstance(gradient, Tensor):
-        leaf.grad = gradient if leaf.grad is None else tensor_ops.add(leaf.grad, gradient)
+        array = gradient.array
+        if leaf.grad is not None:
+            gradient = tensor_ops.add(leaf.grad, gradient)
+        elif not gradient.requires_grad and (id(array) in stored or array.base is not None):
+            gradient = tensor_ops.positive(gradient)
+        stored.add(id(array))
+        leaf.grad = gradient
         return
     array, owned = gradient
     if array.shape != leaf.array.shape or array.dtype != leaf.array.dtype:
         raise RuntimeError(f"internal error: a gradient {array.dtype} {array.shape} came for a leaf {describe(leaf)}")
     if leaf.grad is not None:
-        if leaf.grad.node is None and not leaf.grad.requires_grad:
+        if not leaf.grad.requires_grad and leaf.grad.cell is not None:
             leaf.grad.array += array
-            leaf.grad.cell[0] += 1  # type: ignore[index]
+            leaf.grad.cell[0] += 1
         else:
             leaf.grad = tensor_ops.add(leaf.grad, Tensor(array))
         return

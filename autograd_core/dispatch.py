@@ -3,7 +3,7 @@
     operands → Tensors of one backend → common dtype → the record's forward for that array type → result, node
 
 The lanes take the everyday call (one or two Tensors of one dtype, nothing recorded) and hand everything else to
-`apply`. Both end in the same `finish`.
+`apply`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..backends import BACKEND_BY_TYPE, Backend, backend_of, kernel_tier
+from ..backends import BACKEND_BY_TYPE, Backend, backend_of
 from .context import Mode, current, current_backend
 from .errors import BackendMixError, bind_error, explained, user_line
 from .graph import Node, Output, next_number
@@ -82,7 +82,17 @@ def _binary(rec: Record, operator: bool) -> Callable:
 
     def call(x: Any, y: Any) -> Any:
         try:
-            if type(x) in TENSOR_TYPES and type(y) in TENSOR_TYPES:
+            if type(y) in _SCALARS and type(x) in TENSOR_TYPES:
+                mode = current()
+                a = x.array
+                if mode.plain and a.dtype.kind == "f":
+                    return _with_scalar(impl, savers, saved_inputs, has_rule and mode.grad, rec, x, a, x, y, a, y)
+            elif type(x) in _SCALARS and type(y) in TENSOR_TYPES:
+                mode = current()
+                b = y.array
+                if mode.plain and b.dtype.kind == "f":
+                    return _with_scalar(impl, savers, saved_inputs, has_rule and mode.grad, rec, y, b, x, y, x, b)
+            elif type(x) in TENSOR_TYPES and type(y) in TENSOR_TYPES:
                 mode = current()
                 a = x.array
                 b = y.array
@@ -127,6 +137,39 @@ def _binary(rec: Record, operator: bool) -> Callable:
 
 
 _NO_ATTRIBUTES: dict[str, Any] = {}
+_SCALARS = frozenset((int, float))
+
+
+def _with_scalar(
+    impl: Any, savers: Any, saved_inputs: Any, wanted: bool, rec: Record, tensor: Any, array: Any, x: Any, y: Any, a: Any, b: Any
+) -> Tensor:
+    """A float tensor and a Python number: the number is weak, so the result has the tensor's dtype."""
+    out = impl[type(array)](a, b)
+    if type(out) is not type(array):
+        out = BACKEND_BY_TYPE[type(array)].wrap(out)
+    result = _new(Tensor)
+    result.array = out
+    result.grad = result._hooks = None
+    if wanted and tensor.requires_grad:
+        needs = (tensor is x, tensor is y)
+        edge = tensor.node or tensor
+        node = _new(Node)
+        node.record = rec
+        node.number = next_number()
+        node.edges = (edge, None) if needs[0] else (None, edge)
+        node.saved = savers[needs]((a, b), out, None, None)
+        node.versions = () if tensor.cell is None else _versions(saved_inputs[needs], (x, y))
+        node.specs = node.inputs = node.outputs = node.hooks = node.line = None
+        node.attributes = _NO_ATTRIBUTES
+        result.requires_grad = True
+        result.node = node
+        result.cell = None
+    else:
+        result.requires_grad = False
+        result.node = None
+        result.cell = [0]
+    return result
+
 
 
 def _general(rec: Record) -> Callable:
@@ -136,15 +179,15 @@ def _general(rec: Record) -> Callable:
     def call(*args: Any, **kwargs: Any) -> Any:
         inputs, given = args, defaults
         if rec.variadic:
-            given = {**defaults, **kwargs} if kwargs else defaults
+            given = {**defaults, **{k: weak(v) for k, v in kwargs.items()}} if kwargs else defaults
         else:
             if len(args) > fixed:
                 inputs = args[:fixed]
-                given = {**defaults, **dict(zip(attributes, args[fixed:]))}
+                given = {**defaults, **{k: weak(v) for k, v in zip(attributes, args[fixed:])}}
             if kwargs:
-                by_name = [kwargs.pop(name, None) for name in rec.inputs[len(inputs) :]]
-                inputs = (*inputs, *by_name)
-                given = {**given, **kwargs}
+                if len(inputs) < fixed:
+                    inputs = (*inputs, *[kwargs.pop(name, None) for name in rec.inputs[len(inputs) :]])
+                given = {**given, **{k: weak(v) for k, v in kwargs.items()}}
             if len(inputs) < fixed:
                 inputs = (*inputs, *[None] * (fixed - len(inputs)))
         if (
@@ -166,59 +209,47 @@ def _general(rec: Record) -> Callable:
 def apply(rec: Record, inputs: tuple[Any, ...], attributes: dict[str, Any]) -> Any:
     """Run a record on operands of any kind: the whole way, see above."""
     mode = current()
-    backend = _backend(rec, inputs)
-    operands = _common_dtype(rec, tuple(_operand(rec, backend, i) for i in inputs))
-    attributes = {k: weak(v) for k, v in attributes.items()} if attributes else attributes
-    arrays = tuple([o.array if type(o) in TENSOR_TYPES else o for o in operands])
+    array_type = None
+    arrays: list[Any] = []
+    for value in inputs:
+        if type(value) in TENSOR_TYPES:
+            array = value.array
+            if type(array) is not array_type:
+                if array_type is not None:
+                    raise BackendMixError(rec, inputs)
+                array_type = type(array)
+            arrays.append(array)
+        elif value is None:
+            arrays.append(None)
+        else:
+            array_type = None
+            break
+    if array_type is None or (rec.casts and not _one_dtype(rec, arrays)):
+        inputs = _settled(rec, inputs)
+        arrays = [v.array if type(v) in TENSOR_TYPES else v for v in inputs]
+        array_type = _backend(rec, inputs).array_type
     if rec.check:
-        rec.check(backend, *arrays, **attributes)
-    if rec.kind == "fused" and (mode.reference or kernel_tier() == "reference"):
-        return rec.forward(tensor_ops, *operands, **attributes)
-    call = rec.as_written(backend.array_type) if mode.reference else rec.impl[backend.array_type]
+        rec.check(BACKEND_BY_TYPE[array_type], *arrays, **attributes)
+    call = rec.impl[array_type]
+    if mode.reference or call is None:
+        if rec.kind == "fused":
+            return rec.forward(tensor_ops, *inputs, **attributes)
+        call = rec.as_written(array_type)
     raw = call(*arrays, **attributes)
-    residuals = ()
+    residuals = None
     if rec.residuals:
         raw, *residuals = raw
-    outs = [o if type(o) in BACKEND_BY_TYPE else backend.wrap(o) for o in (raw if rec.multiple else (raw,))]
-    results = finish(rec, backend, outs, operands, arrays, attributes, residuals, mode)
-    if mode.anomaly:
-        _refuse_nan(rec, backend, results)
-    if mode.recorder is not None:
-        mode.recorder.record(rec, operands, attributes, results)
-    return results if rec.multiple else results[0]
-
-
-def finish(
-    rec: Record,
-    backend: Backend,
-    outs: list[Any],
-    operands: tuple[Any, ...],
-    arrays: tuple[Any, ...],
-    attributes: dict[str, Any],
-    residuals: Any,
-    mode: Mode,
-) -> tuple[Tensor, ...]:
-    """Wrap raw outputs as Tensors, with a node where a gradient may be asked for."""
+    outs = raw if rec.multiple else (raw,)
     node = None
     if mode.grad and rec.differentiable:
-        needs = tuple([type(o) in TENSOR_TYPES and o.requires_grad for o in operands])
-        if rec.rules:
-            needs = tuple([n and rec.rule_of(i)[0] is not None for i, n in enumerate(needs)])
-        if True in needs:
-            node = _new(Node)
-            node.record = rec
-            node.number = next_number()
-            node.edges = tuple([(o.node or o) if n else None for o, n in zip(operands, needs, strict=True)])
-            node.saved = rec.save[needs](arrays, outs if rec.multiple else outs[0], attributes, residuals)
-            node.versions = _versions(rec.saved_inputs[needs], operands)
-            node.specs = tuple([(a.shape, a.dtype) if n else None for a, n in zip(arrays, needs, strict=True)])
-            node.inputs = arrays if rec.joint and not rec.exact else None
-            node.outputs = tuple([(o.shape, o.dtype) for o in outs]) if rec.multiple else None
-            node.attributes = attributes
-            node.hooks = None
-            node.line = user_line() if mode.anomaly else None
+        for value in inputs:
+            if type(value) in TENSOR_TYPES and value.requires_grad:
+                node = _node(rec, inputs, arrays, raw, attributes, residuals, mode)
+                break
     results = []
     for index, out in enumerate(outs):
+        if type(out) is not array_type and type(out) not in BACKEND_BY_TYPE:
+            out = BACKEND_BY_TYPE[array_type].wrap(out)
         result = _new(Tensor)
         result.array = out
         result.grad = result._hooks = None
@@ -230,13 +261,58 @@ def finish(
             result.node = None
             result.requires_grad = False
             result.cell = [0]
-        if rec.kind in _VIEWS and operands[0].cell is not None and backend.shares_memory(out, arrays[0]):
-            result.cell = operands[0].cell
+        if rec.moves and result.cell is not (cell := inputs[0].cell):
+            if type(out) is array_type and BACKEND_BY_TYPE[array_type].shares_memory(out, arrays[0]):
+                result.cell = cell
         results.append(result)
-    return tuple(results)
+    if not mode.plain:
+        if mode.anomaly:
+            _refuse_nan(rec, BACKEND_BY_TYPE[array_type], results)
+        if mode.recorder is not None:
+            mode.recorder.record(rec, inputs, attributes, tuple(results))
+    return tuple(results) if rec.multiple else results[0]
 
 
-_VIEWS = ("movement", "indexing")
+def _node(
+    rec: Record, operands: Any, arrays: list[Any], out: Any, attributes: dict[str, Any], residuals: Any, mode: Mode
+) -> Node | None:
+    """What the walk will need of this call; None where no operand that has a rule wants a gradient."""
+    if rec.joint:
+        needs = tuple([type(o) in TENSOR_TYPES and o.requires_grad for o in operands])
+    else:
+        needs = tuple(
+            [rule is not None and type(o) in TENSOR_TYPES and o.requires_grad for o, (rule, _) in zip(operands, rec.ordered, strict=True)]
+        )
+        if True not in needs:
+            return None
+    node = _new(Node)
+    node.record = rec
+    node.number = next_number()
+    node.edges = tuple([(o.node or o) if n else None for o, n in zip(operands, needs, strict=True)])
+    node.saved = rec.save[needs](arrays, out, attributes, residuals)
+    node.versions = _versions(rec.saved_inputs[needs], operands)
+    node.specs = tuple([(a.shape, a.dtype) if n else None for a, n in zip(arrays, needs, strict=True)])
+    node.inputs = arrays if rec.joint and not rec.exact else None
+    node.outputs = tuple([(o.shape, o.dtype) for o in out]) if rec.multiple else None
+    node.attributes = attributes
+    node.hooks = None
+    node.line = user_line() if mode.anomaly else None
+    return node
+
+
+def _one_dtype(rec: Record, arrays: list[Any]) -> bool:
+    """Whether the operands that share a dtype have one already, and a float where one is needed."""
+    first = None
+    for array in arrays if rec.sharing is None else [arrays[i] for i in rec.sharing]:
+        if array is None:
+            continue
+        if first is None:
+            first = array.dtype
+            if rec.floating and first.kind not in "fc" and not is_float(first):
+                return False
+        elif array.dtype is not first:
+            return False
+    return True
 
 
 def _versions(positions: tuple[int, ...], operands: tuple[Any, ...]) -> tuple[tuple[list[int], int], ...]:
@@ -248,6 +324,12 @@ def _versions(positions: tuple[int, ...], operands: tuple[Any, ...]) -> tuple[tu
     return tuple(found)
 
 
+def _settled(rec: Record, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Operands as Tensors of one backend and, where they share it, of one dtype; scalars of elementwise records stay."""
+    backend = _backend(rec, inputs)
+    return _common_dtype(rec, backend, tuple([_operand(rec, backend, i) for i in inputs]))
+
+
 def _backend(rec: Record, inputs: tuple[Any, ...]) -> Backend:
     """The backend of the Tensor operands, of which there may be only one; without any, that of new arrays."""
     first, raw = None, None
@@ -256,7 +338,7 @@ def _backend(rec: Record, inputs: tuple[Any, ...]) -> Backend:
             if first is None:
                 first = value
             elif type(value.array) is not type(first.array):
-                raise BackendMixError(rec, first, value)
+                raise BackendMixError(rec, inputs)
         elif raw is None and type(value) in BACKEND_BY_TYPE and not isinstance(value, np.ndarray):
             raw = value
     if first is not None:
@@ -284,39 +366,23 @@ def _operand(rec: Record, backend: Backend, value: Any) -> Any:
     if not _is_operand(value):
         raise TypeError(f"expected a Tensor, an array or a number, got {type(value).__name__}")
     if type(value) in BACKEND_BY_TYPE and not isinstance(value, np.ndarray):
-        raise BackendMixError(rec, Tensor(value), backend)
+        raise BackendMixError(rec, (Tensor(backend.asarray(0.0)), Tensor(value)))
     return Tensor(backend.asarray(host_array(value)))
 
 
-def _common_dtype(rec: Record, operands: tuple[Any, ...]) -> tuple[Any, ...]:
+def _common_dtype(rec: Record, backend: Backend, operands: tuple[Any, ...]) -> tuple[Any, ...]:
     """Cast the operands that share a dtype to it, and Python scalars to 0-d arrays where the record is not elementwise."""
-    sharing = (
-        range(len(operands))
-        if rec.promote is None
-        else [i for i in range(len(operands)) if i < len(rec.inputs) and rec.inputs[i] in rec.promote]
-    )
-    dtypes, kinds = [], []
-    for i in sharing:
-        operand = operands[i]
-        if type(operand) in TENSOR_TYPES:
-            dtypes.append(operand.array.dtype)
-        elif operand is not None:
-            kinds.append(scalar_kind(operand))
-    if rec.kind == "elementwise" and dtypes and rec.promote is None:
-        first = dtypes[0]
-        if not kinds and all(d is first for d in dtypes) and not (rec.floating and first.kind not in "fc"):
-            return operands
-    if not dtypes and not kinds:
-        return operands
-    common = result_dtype(dtypes, kinds, rec.floating)
-    keep_scalars = rec.kind == "elementwise" and bool(dtypes)
+    sharing = range(len(operands)) if rec.sharing is None else rec.sharing
+    dtypes = [operands[i].array.dtype for i in sharing if type(operands[i]) in TENSOR_TYPES]
+    kinds = [scalar_kind(operands[i]) for i in sharing if type(operands[i]) not in TENSOR_TYPES and operands[i] is not None]
+    common = result_dtype(dtypes, kinds, rec.floating) if dtypes or kinds else None
+    scalars_stay = rec.kind == "elementwise" and bool(dtypes)
     converted = list(operands)
     for i, operand in enumerate(operands):
         if type(operand) in TENSOR_TYPES:
             if i in sharing and operand.array.dtype != common:
                 converted[i] = FUNCTIONS["astype"](operand, dtype=common)
-        elif operand is not None and not (keep_scalars and i in sharing):
-            backend = _backend(rec, operands)
+        elif operand is not None and not (scalars_stay and i in sharing):
             dtype = common if i in sharing else None
             converted[i] = Tensor(backend.asarray(host_array(operand, dtype), dtype=dtype))
     return tuple(converted)

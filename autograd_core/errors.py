@@ -23,16 +23,18 @@ class BackendMixError(TypeError):
 
     explained = True
 
-    def __init__(self, rec: Record, first: Any, second: Any):
-        one, two = describe(first), describe(second)
-        name = first.backend.name
+    def __init__(self, rec: Record, inputs: tuple[Any, ...]):
+        tensors = [v for v in inputs if getattr(v, "backend", None) is not None]
+        first = tensors[0]
+        second = next(t for t in tensors if type(t.array) is not type(first.array))
         super().__init__(
-            f"{rec.name}: operands live on different backends: {one} and {two}. Move one of them, e.g. with .to({name!r})."
+            f"{rec.name}: operands live on different backends: {describe(first)} on {first.backend.name} and {describe(second)} "
+            f"on {second.backend.name}. Move one of them, e.g. with .to({first.backend.name!r})."
         )
 
 
 def describe(value: Any) -> str:
-    """One operand in words: a tensor with dtype, shape and backend; a number as itself.
+    """One operand in words: a tensor with dtype and shape, a number as itself.
 
     >>> import retrograd as rg
     >>> describe(rg.zeros((2, 3)))
@@ -40,13 +42,9 @@ def describe(value: Any) -> str:
     """
     shape, dtype = getattr(value, "shape", None), getattr(value, "dtype", None)
     if shape is None or dtype is None:
-        if hasattr(value, "array_type"):
-            return f"backend {value.name!r}"
         text = repr(value)
         return text if len(text) < 40 else text[:37] + "…"
-    backend = getattr(value, "backend", None)
-    where = "" if backend is None or backend.name == "numpy" else f" on {backend.name}"
-    return f"{dtype} {'array' if isinstance(value, np.ndarray) else 'tensor'} {tuple(shape)}{where}"
+    return f"{dtype} {'array' if isinstance(value, np.ndarray) else 'tensor'} {tuple(shape)}"
 
 
 def explained(rec: Record, inputs: tuple[Any, ...], attributes: dict[str, Any], error: Exception) -> Exception:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
+from .context import current, switched
+from .record import tensor_ops
 from .tensor import Tensor
 
 _next_key = count().__next__
@@ -54,19 +56,27 @@ def retain_grad(tensor: Tensor) -> None:
     def keep(gradient: Tensor) -> None:
         alive = reference()
         if alive is not None:
-            alive.grad = Tensor(gradient.array.copy()) if gradient.node is None else gradient
+            alive.grad = gradient if alive.grad is None else tensor_ops.add(alive.grad, gradient)
 
     register(tensor, keep)
 
 
 def run_hooks(hooks: dict[int, Any], g: Any, lifted: bool) -> Any:
-    """Pass a cotangent through the hooks, as a Tensor; raw again where the walk is raw."""
+    """Pass a cotangent through the hooks, as a Tensor; raw again where the walk is raw.
+
+    A hook may keep what it is given and give what it keeps, and the walk adds into arrays that it takes for its own: so
+    both are copies.
+    """
     for hook in list(hooks.values()):
-        given = g if isinstance(g, Tensor) else Tensor(g)
+        given = _copy(g) if lifted else Tensor(g.copy())
         replaced = hook(given)
         if replaced is None:
             continue
         if not isinstance(replaced, Tensor) or replaced.shape != given.shape or replaced.dtype != given.dtype:
             raise TypeError(f"a hook must return None or a gradient like its own, {given.dtype} {given.shape}, got {replaced!r}")
-        g = replaced if lifted else replaced.array
+        g = _copy(replaced) if lifted else replaced.array.copy()
     return g
+
+
+def _copy(g: Tensor) -> Tensor:
+    return g if g.requires_grad else tensor_ops.positive(g)  # what lies in a graph is never written into

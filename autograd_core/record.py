@@ -101,6 +101,9 @@ class Record:
             raise TypeError(f"record {name}: unknown options {sorted(options)}")
         self.reads = {key: self._reads(rule, 2) for key, rule in self.rules.items()}
         self.joint_reads = self._reads(self.joint, 3) if self.joint else ()
+        self.sharing = None if self.promote is None else tuple(self.inputs.index(n) for n in self.promote)
+        self.casts = self.sharing != () and (self.floating or self.variadic is not None or len(self.inputs) > 1)
+        self.moves = kind in ("movement", "indexing") and bool(self.inputs)
         self.ordered = tuple(self.rule_of(i) for i in range(len(self.inputs)))
         self.impl = _Resolved(self._implementation)
         self.save: dict[tuple[bool, ...] | bool, Callable] = _Savers(self)
@@ -146,16 +149,18 @@ class Record:
             f"record {self.name}: a rule reads {parameter!r}, which is no input, attribute, residual, 'out' or '<input>_shape'"
         )
 
-    def _implementation(self, array_type: type) -> Callable:
+    def _implementation(self, array_type: type) -> Callable | None:
         """The fastest allowed forward for this array type: the backend's kernel, the hand-written one, the reference."""
         backend = BACKEND_BY_TYPE[array_type]
+        if self.kind == "fused" and kernel_tier() == "reference":
+            return None  # dispatch writes it out in operations
         written = self.as_written(array_type)
         kernel = backend.kernels.get(self.name) if kernel_tier() != "reference" else None
         if kernel:
             return kernel
         if self.kind not in ("fused", "random"):
             return _array_function(self, backend.xp) or written
-        if self.fast and kernel_tier() != "reference":
+        if self.fast:
             return partial(self.fast, raw_ops(array_type))
         if self.residuals and self.kind == "fused":  # a random record's forward gives its residuals itself
             return lambda *a, **k: (written(*a, **k), *[None] * len(self.residuals))
@@ -273,6 +278,9 @@ class _RawOps:
         if rec is None:
             raise AttributeError(f"ops has no operation {name!r}")
         call = rec.impl[self.array_type]
+        if call is None:
+            setattr(self, name, written := rec.as_written(self.array_type))
+            return written
         if rec.residuals:
             setattr(self, name, picked := lambda *a, **k: call(*a, **k)[0])
             return picked

@@ -1,6 +1,7 @@
 """The operations, one file per family. Importing this package defines them all."""
 
 from . import (  # noqa: F401
+    activation,
     arithmetic,
     comparison,
     contraction,

@@ -91,9 +91,9 @@ def _rows_gradient(ops, g, x, target, row_log, count, ignore_index, reduction):
     xp.exp(out, out=out)
     rows = xp.arange(x.shape[0])
     valid = target != ignore_index
-    out[rows, xp.where(valid, target, 0)] -= 1
-    each = g / count if reduction == "mean" else g
-    out *= xp.where(valid, each, xp.zeros_like(each))[:, None]
+    out[rows, target * valid] -= 1  # of an ignored row it does not matter which
+    each = (g / count if reduction == "mean" else g) * valid
+    out *= each[:, None]
     return out
 
 
@@ -105,13 +105,21 @@ def _cross_entropy_fast(ops, x, target, weight=None, ignore_index=-100, reductio
     top = xp.max(x, axis=1, keepdims=True)
     row_log = top + xp.log(xp.sum(xp.exp(x - top), axis=1, keepdims=True))
     valid = target != ignore_index
-    losses = row_log[:, 0] - x[xp.arange(x.shape[0]), xp.where(valid, target, 0)]
-    losses = xp.where(valid, losses, xp.zeros_like(losses))
+    losses = row_log[:, 0] - x[xp.arange(x.shape[0]), target * valid]
+    losses = xp.where(valid, losses, 0.0)
     if reduction == "none":
         return losses, row_log, None
-    count = xp.sum(valid).astype(x.dtype)
+    count = xp.sum(valid, dtype=x.dtype)
     total = xp.sum(losses)
     return (total / count if reduction == "mean" else total), row_log, count
+
+
+def check_labels(backend: Any, target: Any, classes: int, ignore_index: int) -> None:
+    """Refuse integer labels outside 0…classes-1 that are not `ignore_index`."""
+    unsigned = target.view(f"u{target.dtype.itemsize}")  # negative labels become huge: one comparison sees both ends
+    if not bool((unsigned < classes).all()):
+        xp = backend.xp
+        check_range(backend, xp.where(target == ignore_index, xp.zeros_like(target), target), 0, classes, f"a label for {classes} classes")
 
 
 def _check_cross_entropy(backend: Any, x: Any, target: Any, weight: Any, ignore_index: int, reduction: str, label_smoothing: float) -> None:
@@ -135,9 +143,7 @@ def _check_cross_entropy(backend: Any, x: Any, target: Any, weight: Any, ignore_
         hint = ". One-hot rows must be floats: target.astype('float32')" if tuple(target.shape) == shape else ""
         raise ValueError(f"labels for an input of shape {shape} must have shape {without}, got {tuple(target.shape)}{hint}")
     else:
-        xp = backend.xp
-        real = target if 0 <= ignore_index < classes else xp.where(target == ignore_index, xp.zeros_like(target), target)
-        check_range(backend, real, 0, classes, f"a label for {classes} classes")
+        check_labels(backend, target, classes, ignore_index)
     if weight is not None and tuple(weight.shape) != (classes,):
         raise ValueError(f"weight must hold one number per class, shape ({classes},); got {tuple(weight.shape)}")
 

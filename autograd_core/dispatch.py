@@ -240,16 +240,16 @@ def apply(rec: Record, inputs: tuple[Any, ...], attributes: dict[str, Any]) -> A
     if rec.residuals:
         raw, *residuals = raw
     outs = raw if rec.multiple else (raw,)
+    if any([type(o) is not array_type and type(o) not in BACKEND_BY_TYPE for o in outs]):
+        outs = [o if type(o) in BACKEND_BY_TYPE else BACKEND_BY_TYPE[array_type].wrap(o) for o in outs]
     node = None
     if mode.grad and rec.differentiable:
         for value in inputs:
             if type(value) in TENSOR_TYPES and value.requires_grad:
-                node = _node(rec, inputs, arrays, raw, attributes, residuals, mode)
+                node = _node(rec, inputs, arrays, outs if rec.multiple else outs[0], attributes, residuals, mode)
                 break
     results = []
     for index, out in enumerate(outs):
-        if type(out) is not array_type and type(out) not in BACKEND_BY_TYPE:
-            out = BACKEND_BY_TYPE[array_type].wrap(out)
         result = _new(Tensor)
         result.array = out
         result.grad = result._hooks = None

@@ -41,7 +41,7 @@ def _call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     name = getattr(function, "__name__", str(function))
     if ours is None:
         raise TypeError(f"np.{name} has no differentiable counterpart here. Use an operation of retrograd, or t.numpy() to leave the graph.")
-    if kwargs.get("out") not in (None, (None,)):
+    if kwargs.get("out") is not None:
         raise TypeError(f"np.{name}: out= cannot take the result of an operation on Tensors. Assign the result instead.")
     given = {}
     for key, value in kwargs.items():

@@ -220,7 +220,7 @@ class Tensor:
                 "or np.stack / rg.stack to join tensors into one."
             )
         self._not_in_a_recording("np.asarray")
-        return np.array(backend_of(self.array).to_numpy(self.array), dtype=dtype, copy=copy)
+        return np.array(self.numpy(), dtype=dtype, copy=copy)  # not writable unless copied: no version would tell
 
     def __dlpack__(self, **options: Any) -> Any:
         if self.requires_grad:

@@ -45,8 +45,9 @@ def _matmul_y(ops, g, x, x_shape, y_shape):
     shape = y_shape if len(y_shape) > 1 else (*y_shape, 1)
     if len(shape) == 2 and len(x.shape) > 2:
         # One product over all batches instead of one per batch and a sum.
-        x = ops.reshape(x, shape=(-1, x.shape[-1]))
-        g = ops.reshape(g, shape=(-1, g.shape[-1]))
+        rows = math.prod(x.shape[:-1])
+        x = ops.reshape(x, shape=(rows, x.shape[-1]))
+        g = ops.reshape(g, shape=(rows, g.shape[-1]))
     return ops.reshape(_summed_to(ops, ops.matmul(_turned(ops, x), g), shape), shape=y_shape)
 
 
@@ -172,7 +173,8 @@ def _einsum_rule(ops, needs, g, operands, subscripts):
     lengths = {}
     for term, o in zip(terms, operands, strict=True):
         for c, n in zip(term, o.shape, strict=True):
-            lengths[c] = max(lengths.get(c, 1), n)
+            if n != 1 or c not in lengths:
+                lengths[c] = n
     gradients: list[Any] = []
     for i, need in enumerate(needs):
         if not need:
@@ -224,8 +226,10 @@ def _on_diagonal(ops: Any, part: Any, unique: str, wanted: str) -> Any:
 def einsum_(xp, /, *operands, subscripts):
     """`einsum` with the operands first."""
     terms, result = parse_subscripts(subscripts, [o.ndim for o in operands])
-    options = {"optimize": True} if len(operands) > 1 else {}
-    return xp.einsum(f"{','.join(terms)}->{result}", *operands, **options)
+    text = f"{','.join(terms)}->{result}"
+    if len(operands) == 1:
+        return xp.einsum(text, operands[0]).copy()  # a transpose or a diagonal comes as a view, and could be written into
+    return xp.einsum(text, *operands, optimize=True)
 
 
 @public

@@ -16,7 +16,7 @@ _one_axis = over((2, 3, 4), *_AXES[:4])
 
 def _axes(axis: Any, ndim: int) -> tuple[int, ...]:
     """The axes as non-negative numbers; None means all."""
-    if axis is None:
+    if axis is None or ndim == 0:  # NumPy accepts axis 0 and -1 of a 0-d array
         return tuple(range(ndim))
     return tuple(a % ndim for a in (axis if isinstance(axis, (tuple, list)) else (axis,)))
 
@@ -76,6 +76,8 @@ def _prod_rule(ops, g, x, axis):
     order = (*rest, *axes)
     flat = ops.reshape(ops.transpose(x, axes=order), shape=(*[shape[i] for i in rest], _count(shape, axis)))
     n = flat.shape[-1]
+    if not n:
+        return ops.multiply(x, 0.0)
     others = []
     for i in range(n):
         parts = [ops.getitem(flat, template=(..., j)) for j in range(n) if j != i]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from ..define import fused
@@ -107,5 +109,7 @@ def logsumexp(ops, x, /, axis=None, keepdims=False):
     tensor(1000.6931)
     """
     top = _finite(ops, ops.max(x, axis=axis, keepdims=True))
-    total = ops.log(ops.sum(ops.exp(ops.subtract(x, top)), axis=axis, keepdims=keepdims))
-    return ops.add(total, ops.reshape(top, shape=total.shape))
+    total = ops.sum(ops.exp(ops.subtract(x, top)), axis=axis, keepdims=keepdims)
+    nothing = ops.equal(total, 0)  # all were -inf: keep log away from 0, whose slope there is infinite
+    log_total = ops.where(nothing, -math.inf, ops.log(ops.where(nothing, 1.0, total)))
+    return ops.add(log_total, ops.reshape(top, shape=tuple(total.shape)))

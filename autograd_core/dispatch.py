@@ -36,8 +36,7 @@ def function_of(rec: Record, operator: bool = False) -> Callable:
 
 
 def _unary(rec: Record) -> Callable:
-    impl, save, floating, has_rule = rec.impl, rec.save[True,], rec.floating, bool(rec.rules)
-    saves_input = bool(rec.saved_inputs[True,])
+    impl, savers, saved_inputs, floating, has_rule = rec.impl, rec.save, rec.saved_inputs, rec.floating, bool(rec.rules)
 
     def call(x: Any) -> Any:
         try:
@@ -56,8 +55,8 @@ def _unary(rec: Record) -> Callable:
                         node.record = rec
                         node.number = next_number()
                         node.edges = (x.node or x,)
-                        node.saved = save((a,), out, None, None)
-                        node.versions = ((x.cell, x.cell[0]),) if saves_input and x.cell else ()
+                        node.saved = savers[_ONE]((a,), out, None, None)
+                        node.versions = () if x.cell is None else _versions(saved_inputs[_ONE], (x,))
                         node.specs = node.inputs = node.outputs = node.hooks = node.line = None
                         node.attributes = _NO_ATTRIBUTES
                         result.requires_grad = True
@@ -76,9 +75,7 @@ def _unary(rec: Record) -> Callable:
 
 
 def _binary(rec: Record, operator: bool) -> Callable:
-    impl, floating, has_rule = rec.impl, rec.floating, bool(rec.rules)
-    savers = {(x, y): rec.save[x, y] for x in (False, True) for y in (False, True)}
-    saved_inputs = {needs: rec.saved_inputs[needs] for needs in savers}
+    impl, savers, saved_inputs, floating, has_rule = rec.impl, rec.save, rec.saved_inputs, rec.floating, bool(rec.rules)
 
     def call(x: Any, y: Any) -> Any:
         try:
@@ -137,6 +134,7 @@ def _binary(rec: Record, operator: bool) -> Callable:
 
 
 _NO_ATTRIBUTES: dict[str, Any] = {}
+_ONE = (True,)
 _SCALARS = frozenset((int, float))
 
 

@@ -26,6 +26,15 @@ def overwrite(tensor: Tensor, value: Any) -> Tensor:
     return tensor
 
 
+def replace(tensor: Tensor, value: Any) -> Tensor:
+    """`tensor.data = value`: values of equal shape and dtype into the leaf's memory, whatever the grad mode."""
+    if tensor.node is not None:
+        raise RuntimeError(f"the data of the result of {tensor.node.name} cannot be replaced: only leaves can be changed")
+    if getattr(value, "shape", None) != tensor.shape or value.dtype != tensor.dtype:
+        raise ValueError(f"data must keep shape and dtype, {describe(tensor)}; got {describe(value)}")
+    return overwrite(tensor, value)
+
+
 def copy_(tensor: Tensor, value: Any) -> Tensor:
     """Overwrite the leaf with `value`; returns the leaf."""
     _check(tensor, "copy_")

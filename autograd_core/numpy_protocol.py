@@ -22,8 +22,8 @@ _IGNORED_WHEN_DEFAULT = {"out": None, "dtype": None, "where": True, "subok": Tru
 
 
 @cache
-def table() -> dict[Any, Callable]:
-    """NumPy function → ours."""
+def table(size: int) -> dict[Any, Callable]:
+    """NumPy function → ours; made anew when the number of operations has grown to `size`."""
     found: dict[Any, Callable] = {}
     for name, function in FUNCTIONS.items():
         for alias in function.record.numpy:  # type: ignore[attr-defined]
@@ -37,7 +37,7 @@ def table() -> dict[Any, Callable]:
 
 
 def _call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    ours = table().get(function)
+    ours = table(len(FUNCTIONS) + len(PUBLIC)).get(function)
     name = getattr(function, "__name__", str(function))
     if ours is None:
         raise TypeError(f"np.{name} has no differentiable counterpart here. Use an operation of retrograd, or t.numpy() to leave the graph.")

@@ -9,8 +9,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from .context import current, switched
 from .errors import user_line
@@ -25,8 +24,7 @@ class RecordingError(RuntimeError):
     explained = True
 
 
-@dataclass(frozen=True)
-class Value:
+class Value(NamedTuple):
     """An operand that is a Tensor: its number in the recording."""
 
     number: int
@@ -35,8 +33,7 @@ class Value:
         return f"%{self.number}"
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One entry: a record applied to operands (values or constants), or an `assign` to a storage."""
 
     record: Record | None
@@ -52,14 +49,14 @@ class Step:
         return f"{outs} = {name}({', '.join(map(repr, self.inputs))}{attributes})"
 
 
-@dataclass
 class Recorder:
     """Collects `steps`; `specs[n]` is the shape and dtype of value n, `captured` the numbers of what came from outside."""
 
-    steps: list[Step] = field(default_factory=list)
-    specs: list[Spec] = field(default_factory=list)
-    captured: list[int] = field(default_factory=list)
-    _numbers: dict[int, tuple[weakref.ref, int]] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self.specs: list[Spec] = []
+        self.captured: list[int] = []
+        self._numbers: dict[int, tuple[weakref.ref, int]] = {}
 
     def number(self, tensor: Tensor, known: bool = False) -> int:
         """The number of the array behind a tensor: handles on one array (detached, lifted) are one value. An array not

@@ -6,24 +6,22 @@ checks compare with finite differences. What happens *at* kinks, ties and infini
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 
 
-@dataclass(frozen=True)
-class Sample:
+class Sample(NamedTuple):
     """One call: array inputs, attributes, and whether the result is smooth enough for a second-order check."""
 
     inputs: tuple[Any, ...]
-    attributes: dict[str, Any] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = MappingProxyType({})
     second_order: bool = True
 
 
-@dataclass(frozen=True)
-class Special:
+class Special(NamedTuple):
     """What must come out at special values: inputs, the result, and the gradients of its sum (None: not asked)."""
 
     inputs: tuple[Any, ...]

@@ -121,9 +121,9 @@ class Tensor:
 
     @data.setter
     def data(self, value: Any) -> None:
-        from .inplace import overwrite
+        from .inplace import replace
 
-        overwrite(self, value)
+        replace(self, value)
 
     def __len__(self) -> int:
         if not self.array.ndim:

@@ -220,7 +220,7 @@ def _cotangents(value: Any, cotangent: Any, stand_ins: list[Tensor], outer: bool
     """The gradients of the stand-ins; zeros where the value does not depend on one."""
     if not value.requires_grad:
         return [tensor_ops.zeros(s.shape, like=s) for s in stand_ins]
-    create = outer or _carries_outer(value, stand_ins)
+    create = current().grad and (outer or _carries_outer(value, stand_ins))
     found = gradients_of((value,), (cotangent,), stand_ins, retain_graph=True, create_graph=create)
     gradients = []
     for stand_in, (_, g) in zip(stand_ins, found, strict=True):

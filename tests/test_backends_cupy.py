@@ -7,6 +7,7 @@ calls. Kernels are compiled for the CPU by the C++ compiler, from the source tha
 import ctypes
 import importlib
 import itertools
+import json
 import shutil
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 from retrograd.backends import BackendError, cupy_backend, get_backend, philox_cuda, random, registry
 from retrograd.backends.strict_array import StrictArray
 from retrograd.backends.strict_namespace import StrictNamespace
-from retrograd.testing import check_backend
+from retrograd.testing import check_backend, doctor, gpu_doctor, gpu_probes, gpu_vendor
 
 
 class CUDARuntimeError(RuntimeError):
@@ -286,3 +287,90 @@ def test_the_philox_kernel_makes_numpys_words(philox, key, counter):
         philox(blocks, threads, out.ctypes.data, n, *random.split_words(key, 2).tolist(), *first)
         assert out[:n].tolist() == random.bits(key, counter, n).tolist()
         assert out[n] == 99  # nothing is written behind the end
+
+
+# -- retrograd doctor --gpu --------------------------------------------------------------------------------------------
+
+
+class FakeStream:
+    """A CUDA stream that runs what it captures."""
+
+    ptr = 0
+
+    def __init__(self, non_blocking=False):
+        pass
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def synchronize(self):
+        pass
+
+    def begin_capture(self):
+        pass
+
+    def end_capture(self):
+        return types.SimpleNamespace(launch=lambda stream: None)
+
+
+@pytest.fixture
+def with_graphs(with_kernel, monkeypatch):
+    """The stand-in captures graphs and measures times, well enough to run the probes."""
+    event = types.SimpleNamespace(record=lambda: None, synchronize=lambda: None)
+    vars(with_kernel.cuda).update(
+        Device=lambda number=0: FakeDevice(number),
+        Stream=FakeStream,
+        Event=lambda: event,
+        get_elapsed_time=lambda begun, ended: 1.0,
+        MemoryPool=lambda base: types.SimpleNamespace(malloc=base),
+        using_allocator=lambda allocate: FakeStream(),
+    )
+    with_kernel.ElementwiseKernel = lambda *text: lambda x, y, out: with_kernel.add(x, y, out=out)
+    monkeypatch.setattr(StrictArray, "device", FakeDevice(0), raising=False)
+    # A CPU is too slow for the sizes that a GPU is asked for.
+    monkeypatch.setattr(gpu_probes, "PRODUCTS", (("float32", (4, 4), (4, 4)), ("nonsense", (2, 2), (2, 2))))
+    monkeypatch.setattr(gpu_vendor, "MODULES", ("json", "no_such_module"))
+    small = {name: lambda backend: {} for name in ("memory", "random", "cublaslt", "host_cost")}
+    monkeypatch.setattr(gpu_doctor, "PROBES", gpu_doctor.PROBES | small)
+    return with_kernel
+
+
+def test_the_examination_writes_one_report(with_graphs, tmp_path, capsys):
+    file = tmp_path / "gpu.json"
+    assert doctor.main(["--gpu", "--out", str(file)]) == 0
+    assert "cupy:0 passes all" in capsys.readouterr().out
+    found = json.loads(file.read_text())
+    assert found["backend"] == "cupy:0"
+    assert set(found["conformance"]["result"].values()) == {None}
+    assert found["capture"]["result"]["our uniform"] == "replay equals eager"
+    assert found["matrix_products"]["result"]["float32 (4, 4) @ (4, 4)"] >= 0
+    assert "TypeError" in found["matrix_products"]["result"]["nonsense (2, 2) @ (2, 2)"]
+    assert "ModuleNotFoundError" in found["libraries"]["result"]["no_such_module"]
+    # What is not installed is an entry, not the end.
+    for absent in ("cudnn", "nccl", "triton"):
+        assert "error" in found[absent]
+    assert {"seconds"} <= found["capture"].keys()
+
+
+def test_a_device_that_does_not_conform_is_reported_and_exit_code_1(with_graphs, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(cupy_backend.CupyBackend, "scatter_add", lambda self, target, index, value: None)
+    file = tmp_path / "gpu.json"
+    assert doctor.main(["--gpu", "--out", str(file)]) == 1
+    assert "cupy:0 fails 2 of" in capsys.readouterr().err
+    assert "expected" in json.loads(file.read_text())["conformance"]["result"]["scatter_add_of_every_dtype"]
+
+
+def test_a_report_that_cannot_be_written_is_told_before_the_examination(with_graphs, tmp_path, capsys):
+    assert doctor.main(["--gpu", "--out", str(tmp_path / "missing" / "gpu.json")]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_costs_and_rates_are_measured_on_the_stand_in(with_graphs, monkeypatch):
+    backend = get_backend("cupy")
+    monkeypatch.setattr(gpu_probes, "_cost", lambda backend, call: call() is None)
+    costs = gpu_probes.host_cost(backend)
+    assert costs.keys() >= {"add", "matmul, out", "kernel in a graph of 200"}
+    assert costs["kernel in a graph of 200"]["done"] >= 0

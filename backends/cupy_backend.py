@@ -13,7 +13,7 @@ import numpy as np
 
 from . import cupy_device, philox_cuda, random
 from .base import Array, Backend
-from .numpy_backend import numeric
+from .numpy_backend import names_elements_twice, numeric
 
 _by_device: dict[int, CupyBackend] = {}
 
@@ -78,7 +78,7 @@ class CupyBackend(Backend):
     def scatter_add(self, target: Array, index: Any, value: Any) -> None:
         self._device.use()
         kind = target.dtype.kind
-        if not _has_integer_array(index):
+        if not names_elements_twice(index):
             target[index] += value
         elif target.dtype.char in _ATOMIC:
             self._scatter_add(target, index, value)
@@ -140,9 +140,3 @@ class CupyBackend(Backend):
             "cuda_runtime": cupy_device.version(runtime.runtimeGetVersion()),
             "cuda_driver": cupy_device.version(runtime.driverGetVersion()),
         }
-
-
-def _has_integer_array(index: Any) -> bool:
-    # Slices and masks name no element twice.
-    parts = index if isinstance(index, tuple) else (index,)
-    return any(isinstance(part, list) or getattr(getattr(part, "dtype", None), "kind", "b") in "iu" for part in parts)

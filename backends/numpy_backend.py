@@ -46,7 +46,13 @@ class NumpyBackend(Backend):
         return np.may_share_memory(a, b)
 
     def scatter_add(self, target: Array, index: Any, value: Any) -> None:
-        np.add.at(target, index, value)
+        rows: Any = index[0] if type(index) is tuple and len(index) == 1 else index
+        if not names_elements_twice(index):
+            target[index] += value
+        elif _by_rows(target, rows, value):
+            _add_rows(target.reshape(-1), rows.reshape(-1), value, target.shape)
+        else:
+            np.add.at(target, index, value)
 
     def bits(self, key: int, counter: int, n: int) -> Array:
         return random.bits(key, counter, n)
@@ -64,3 +70,43 @@ class NumpyBackend(Backend):
             "cores": os.cpu_count(),
             "blas": blas.describe(),
         }
+
+
+def names_elements_twice(index: Any) -> bool:
+    """Whether an index can: only integer arrays and lists do, slices, integers and masks do not."""
+    parts = index if type(index) is tuple else (index,)
+    return any(isinstance(part, list) or getattr(getattr(part, "dtype", None), "kind", "b") in "iu" for part in parts)
+
+
+# np.add.at is quick on one axis and five times slower on whole rows, where it goes through NumPy's general indexing.
+# So rows are added element by element, in blocks whose indices stay in the cache.
+
+_BLOCK = 1 << 15
+
+
+def _by_rows(target: np.ndarray, rows: Any, value: Any) -> bool:
+    return (
+        type(rows) is np.ndarray
+        and target.ndim > 1
+        and target.flags.c_contiguous
+        and type(value) is np.ndarray
+        and value.dtype == target.dtype
+        and value.shape == rows.shape + target.shape[1:]
+    )
+
+
+def _add_rows(flat: np.ndarray, rows: np.ndarray, value: np.ndarray, shape: tuple[int, ...]) -> None:
+    """Add value[i] to row rows[i] of the (rows, width) array that `flat` is the memory of."""
+    if not rows.size:
+        return
+    lowest, highest = int(rows.min()), int(rows.max())
+    if lowest < -shape[0] or highest >= shape[0]:
+        wrong = lowest if lowest < -shape[0] else highest
+        raise IndexError(f"index {wrong} is out of bounds for axis 0 with size {shape[0]}")
+    width = flat.size // shape[0]
+    value = value.reshape(len(rows), width)
+    columns = np.arange(width)
+    step = max(1, _BLOCK // max(1, width))
+    for start in range(0, len(rows), step):
+        block = rows[start : start + step].astype(np.intp) % shape[0]
+        np.add.at(flat, (block[:, None] * width + columns).reshape(-1), value[start : start + step].reshape(-1))

@@ -22,11 +22,11 @@ REPORT = "retrograd_gpu.json"
 
 PROBES: dict[str, Callable[[Backend], Any]] = {
     "conformance": run_checks,
-    "capture": gpu_probes.capture,
     "host_cost": gpu_probes.host_cost,
     "matrix_products": gpu_probes.matrix_products,
     "memory": gpu_probes.memory,
     "random": gpu_probes.random_numbers,
+    "capture": gpu_probes.capture,
     "libraries": gpu_vendor.libraries,
     "cublaslt": gpu_vendor.cublaslt,
     "cudnn": gpu_vendor.cudnn,

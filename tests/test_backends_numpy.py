@@ -1,0 +1,69 @@
+"""The NumPy backend where it does more than to call NumPy."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+from retrograd.backends import get_backend, numpy_backend
+
+numpy = get_backend("numpy")
+
+
+@st.composite
+def scatters(draw):
+    """A target, an index of rows with repeats and negatives, and values of the target's dtype."""
+    dtype = draw(st.sampled_from(["float32", "float64", "int8", "uint64", "complex64"]))
+    shape = draw(npst.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=4).filter(lambda s: s[0] > 0))
+    places = st.integers(-shape[0], shape[0] - 1)
+    rows = draw(npst.arrays("int64", npst.array_shapes(min_dims=0, max_dims=2, min_side=0), elements=places))
+    numbers = st.integers(0, 9)
+    value = draw(npst.arrays("int64", rows.shape + shape[1:], elements=numbers)).astype(dtype)
+    return draw(npst.arrays("int64", shape, elements=numbers)).astype(dtype), rows, value
+
+
+@given(scatters(), st.integers(1, 8), st.booleans())
+def test_rows_are_added_as_numpy_adds_them(scatter, block, transposed):
+    target, rows, value = scatter
+    expected, mine = target.copy(), target.copy()
+    np.add.at(expected, rows, value)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(numpy_backend, "_BLOCK", block)
+        if transposed:  # not contiguous: the general way
+            mine = np.asfortranarray(mine)
+        numpy.scatter_add(mine, rows, value)
+    assert mine.tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("rows", [[3], [-4], [0, 2**40]])
+def test_rows_out_of_range_raise_and_change_nothing(rows):
+    target = np.ones((3, 2))
+    with pytest.raises(IndexError, match=r"out of bounds for axis 0 with size 3"):
+        numpy.scatter_add(target, np.array(rows), np.ones((len(rows), 2)))
+    assert (target == 1).all()
+
+
+def test_the_order_of_adding_is_that_of_the_index():
+    """Sums are rounded as they would be one by one: the same with rows and without."""
+    value = np.array([1e8, 1.0, -1e8, 1.0], "float32")
+    narrow, wide = np.zeros(1, "float32"), np.zeros((1, 3), "float32")
+    numpy.scatter_add(narrow, np.zeros(4, int), value)
+    numpy.scatter_add(wide, np.zeros(4, int), np.repeat(value[:, None], 3, axis=1))
+    assert narrow.tolist() == [1.0]
+    assert wide.tolist() == [[1.0, 1.0, 1.0]]
+
+
+def test_arrays_are_exactly_ndarrays():
+    memory = np.ones(3).view(np.matrix)
+    assert type(numpy.asarray(memory)) is np.ndarray
+    assert numpy.shares_memory(numpy.asarray(memory), memory)
+    x = np.ones(3)
+    assert numpy.asarray(x) is x
+    assert numpy.to_numpy(x) is x
+    assert numpy.asarray(x, copy=True) is not x
+
+
+def test_the_memory_of_the_host_is_not_the_backends_to_tell():
+    assert numpy.memory() == {}
+    assert numpy.synchronize() is None
+    assert numpy.empty_cache() is None

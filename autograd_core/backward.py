@@ -15,7 +15,7 @@ from typing import Any
 
 from ..backends import BACKEND_BY_TYPE, backend_of
 from .context import current, switched
-from .errors import describe, user_line
+from .errors import describe, one_frame, user_line
 from .graph import Node, Output
 from .hooks import run_hooks
 from .promotion import is_float
@@ -26,6 +26,7 @@ from .vjp import call_vjp
 Edge = Any  # Node | Output | Tensor (a leaf)
 
 
+@one_frame
 def backward(
     tensors: Sequence[Tensor],
     gradients: Sequence[Any],
@@ -111,8 +112,8 @@ def _walk(
         elif entry[2]:
             entry[1] += g
         else:
-            total = ops.add(entry[1], g)
-            entry[1] = total if type(total) is kind else backend.wrap(total)
+            total = ops.add(entry[1], g) if type(g) is kind else raw_ops(type(g)).add(entry[1], g)
+            entry[1] = total if type(total) is type(g) else BACKEND_BY_TYPE[type(g)].wrap(total)
             entry[2] = True
 
     for root, cotangent in zip(roots, cotangents, strict=True):
@@ -158,7 +159,7 @@ def _walk(
                 values = saved[position]
                 gradient = rule(ops, g, *(_lift(node, values, reads) if lifted else values))
                 if type(gradient) is not Scatter:
-                    if type(gradient) is not kind:
+                    if type(gradient) is not kind and type(gradient) not in BACKEND_BY_TYPE:
                         gradient = backend.wrap(gradient)
                     if node.specs is not None:
                         shape, dtype = node.specs[position]
@@ -173,7 +174,7 @@ def _walk(
                 if not needs[i] or gradient is None:
                     continue
                 if type(gradient) is not Scatter:
-                    if type(gradient) is not kind:
+                    if type(gradient) is not kind and type(gradient) not in BACKEND_BY_TYPE:
                         gradient = backend.wrap(gradient)
                     shape, dtype = node.specs[i]
                     if gradient.shape != shape or gradient.dtype != dtype:

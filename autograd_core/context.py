@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from ..backends import Backend, default_backend, get_backend
+from .errors import one_frame
 
 if TYPE_CHECKING:
     from .recorder import Recorder
@@ -115,6 +116,7 @@ def reference_tier():
     return switched(reference=True)
 
 
+@one_frame
 def use_backend(name: str | Backend):
     """Context manager: new arrays inside the block are made by the backend called `name` ("numpy", "cupy", "cupy:1", …).
 

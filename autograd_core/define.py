@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from .dispatch import FUNCTIONS, function_of
+from .errors import full_traceback, one_frame
 from .record import Kind, Record, register
 from .tensor import Tensor
 
@@ -42,13 +43,14 @@ def public(function: Callable) -> Callable:
     name = function.__name__.rstrip("_")
     if name in PUBLIC:
         raise ValueError(f"rg.{name} is defined twice")
-    PUBLIC[name] = function
+    PUBLIC[name] = one_frame(function)
     return function
 
 
 def method(function: Callable) -> Callable:
     """Attach a function of a tensor as a method of Tensor, under its own name."""
-    setattr(Tensor, function.__name__.rstrip("_") if not function.__name__.startswith("__") else function.__name__, function)
+    name = function.__name__ if function.__name__.startswith("__") else function.__name__.rstrip("_")
+    setattr(Tensor, name, one_frame(function))
     return function
 
 
@@ -62,7 +64,10 @@ _NOT_REFLECTED = ("__round__",)
 
 def _reflected(operator: Callable) -> Callable:
     def method(x: Any, y: Any) -> Any:
-        return operator(y, x)
+        try:
+            return operator(y, x)
+        except Exception as error:
+            raise error if full_traceback() else error.with_traceback(None)
 
     return method
 

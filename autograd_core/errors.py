@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from functools import wraps
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -100,6 +103,45 @@ def bind_error(rec: Record, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ty
     return TypeError(f"{rec.name} expects ({signature}), got {len(args)} positional arguments and {sorted(kwargs)}")
 
 
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def one_frame(function: _Function) -> _Function:
+    """Let an error leave a public function as if its first line had raised it: our frames below that are left out.
+
+    Frames of the user's own code, which hooks and transforms call, stay.
+    """
+
+    @wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return function(*args, **kwargs)
+        except Exception as error:
+            if full_traceback():
+                raise
+            raise error.with_traceback(_users_part(error.__traceback__))
+
+    return call  # type: ignore[return-value]
+
+
+def _users_part(traceback: TracebackType | None) -> TracebackType | None:
+    """The frames of the user's code, each with the first of ours below it."""
+    entries = []
+    while traceback is not None:
+        entries.append(traceback)
+        traceback = traceback.tb_next
+    ours = [_is_ours(entry.tb_frame.f_globals.get("__name__", "")) for entry in entries]
+    kept = None
+    for i in reversed(range(len(entries))):
+        if not ours[i] or (i > 0 and not ours[i - 1]):
+            kept = TracebackType(kept, entries[i].tb_frame, entries[i].tb_lasti, entries[i].tb_lineno)
+    return kept
+
+
+def _is_ours(module: str) -> bool:
+    return module.startswith(("retrograd.", "numpy.")) and not module.startswith("retrograd.examples.")
+
+
 def full_traceback() -> bool:
     return os.environ.get("RETROGRAD_TRACEBACK") == "full"
 
@@ -107,6 +149,6 @@ def full_traceback() -> bool:
 def user_line() -> str:
     """File and line of the nearest caller outside the framework."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("retrograd."):
+    while frame.f_back is not None and _is_ours(frame.f_globals.get("__name__", "")):
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"

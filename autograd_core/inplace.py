@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from .context import current
-from .errors import describe
+from .errors import describe, one_frame
 from .record import tensor_ops
 from .tensor import TENSOR_TYPES, Tensor
 
@@ -149,12 +149,12 @@ def _value(tensor: Tensor, value: Any, fits: bool = True) -> Any:
 
 
 for _method in (copy_, add_, sub_, mul_, div_, fill_, zero_):
-    setattr(Tensor, _method.__name__, _method)
-Tensor.__setitem__ = setitem  # type: ignore[attr-defined]
+    setattr(Tensor, _method.__name__, one_frame(_method))
+Tensor.__setitem__ = one_frame(setitem)  # type: ignore[attr-defined]
 for _dunder, _in_place, _operation in (
     ("__iadd__", add_, "add"),
     ("__isub__", sub_, "subtract"),
     ("__imul__", mul_, "multiply"),
     ("__itruediv__", div_, "divide"),
 ):
-    setattr(Tensor, _dunder, _augmented(_dunder.strip("_"), _in_place, _operation))
+    setattr(Tensor, _dunder, one_frame(_augmented(_dunder.strip("_"), _in_place, _operation)))

@@ -14,6 +14,7 @@ import numpy as np
 
 from .define import PUBLIC
 from .dispatch import FUNCTIONS
+from .errors import one_frame
 from .tensor import Tensor
 
 # NumPy's spelling → ours, where a keyword differs.
@@ -65,5 +66,5 @@ def _array_function(self: Tensor, function: Any, types: Any, args: tuple[Any, ..
     return _call(function, args, kwargs)
 
 
-Tensor.__array_ufunc__ = _array_ufunc  # type: ignore[attr-defined]
-Tensor.__array_function__ = _array_function  # type: ignore[attr-defined]
+Tensor.__array_ufunc__ = one_frame(_array_ufunc)  # type: ignore[attr-defined]
+Tensor.__array_function__ = one_frame(_array_function)  # type: ignore[attr-defined]

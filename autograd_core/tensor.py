@@ -14,6 +14,7 @@ import numpy as np
 
 from ..backends import BACKEND_BY_TYPE, Backend, backend_of, get_backend
 from .context import current, current_backend
+from .errors import one_frame
 from .promotion import DEFAULT_FLOAT, is_float, scalar_kind
 
 
@@ -120,6 +121,7 @@ class Tensor:
         return self.detach()
 
     @data.setter
+    @one_frame
     def data(self, value: Any) -> None:
         from .inplace import replace
 
@@ -290,7 +292,7 @@ class Tensor:
             if backend is not self.backend:
                 from .dispatch import FUNCTIONS
 
-                out = FUNCTIONS["transfer"](out, backend=backend.name)
+                out = FUNCTIONS["transfer"](out, backend=backend.name, origin=self.backend.name)
         return out if dtype is None else out.astype(dtype)  # type: ignore[attr-defined]
 
     def float(self) -> Tensor:
@@ -326,6 +328,11 @@ class Tensor:
 
 
 TENSOR_TYPES.add(Tensor)
+for _name in (
+    *("numpy", "item", "tolist", "backward", "requires_grad_", "retain_grad", "register_hook", "to"),
+    *("__bool__", "__float__", "__int__", "__complex__", "__index__", "__format__", "__array__", "__iter__"),
+):
+    setattr(Tensor, _name, one_frame(vars(Tensor)[_name]))
 _SILENT_DTYPES = (np.dtype(np.float32), np.dtype(np.int64), np.dtype(bool))
 _NOT_FLOAT = "only floating and complex tensors can require gradients, got dtype {}. Use .astype('float32') first."
 
@@ -344,6 +351,7 @@ def _rebuild(cls: type, array: np.ndarray, requires_grad: bool) -> Tensor:
     return out
 
 
+@one_frame
 def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     """A new leaf with a copy of `data`: numbers, nested lists (of numbers or tensors), an ndarray or a Tensor.
 
@@ -362,6 +370,7 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     return made
 
 
+@one_frame
 def asarray(data: Any, dtype: Any = None, copy: bool | None = None) -> Tensor:
     """`data` as a Tensor that shares its memory where it can (`copy=None`); a Tensor is returned as it is.
 

@@ -15,7 +15,7 @@ import numpy as np
 from ..backends import BACKEND_BY_TYPE
 from .backward import gradients_of
 from .context import current, switched
-from .errors import describe
+from .errors import describe, one_frame
 from .promotion import is_float
 from .record import tensor_ops
 from .tensor import TENSOR_TYPES, Tensor, asarray
@@ -61,6 +61,7 @@ def value_and_grad(f: Callable, argnums: int | Sequence[int] = 0, has_aux: bool 
     (9.0, 6.0)
     """
 
+    @one_frame
     @wraps(f)
     def differentiated(*args: Any, **kwargs: Any) -> Any:
         outer, stand_ins, standing = _stand_ins(args, argnums)
@@ -97,6 +98,7 @@ def grad(f: Callable, argnums: int | Sequence[int] = 0, has_aux: bool = False) -
     """
     both = value_and_grad(f, argnums, has_aux)
 
+    @one_frame
     @wraps(f)
     def gradient(*args: Any, **kwargs: Any) -> Any:
         value, g = both(*args, **kwargs)
@@ -105,6 +107,7 @@ def grad(f: Callable, argnums: int | Sequence[int] = 0, has_aux: bool = False) -
     return gradient
 
 
+@one_frame
 def vjp(f: Callable, *args: Any) -> tuple[Any, Callable]:
     """(f(*args), pullback): `pullback(cotangent)` gives the gradients of all arguments, a tuple.
 
@@ -118,6 +121,7 @@ def vjp(f: Callable, *args: Any) -> tuple[Any, Callable]:
     with switched(grad=True):
         value = f(*standing)
 
+    @one_frame
     def pullback(cotangent: Any) -> tuple[Any, ...]:
         return _same_kind(args, positions, _cotangents(value, cotangent, stand_ins, outer))
 
@@ -133,6 +137,7 @@ def jacobian(f: Callable, argnum: int = 0) -> Callable:
             [0., 4.]])
     """
 
+    @one_frame
     @wraps(f)
     def rows(*args: Any, **kwargs: Any) -> Any:
         outer, stand_ins, standing = _stand_ins(args, argnum)
@@ -163,6 +168,7 @@ def hessian(f: Callable, argnum: int = 0) -> Callable:
     return jacobian(grad(f, argnum), argnum)
 
 
+@one_frame
 def hvp(f: Callable, x: Any, v: Any) -> Any:
     """Hessian of f at x times v, without the Hessian: the gradient of ⟨grad f, v⟩.
 

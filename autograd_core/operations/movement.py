@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 
 from ...backends import backend_of, get_backend
+from ..context import current_backend
 from ..define import method, public, record
 from ..dispatch import FUNCTIONS
+from ..errors import one_frame
 from ..samples import Sample, calls, draw, over, reals
 from ..tensor import Tensor
 
@@ -154,13 +156,16 @@ def alias(xp, x, /):
 
 @record(
     "movement",
-    derivatives=dict(x=lambda ops, g, origin: ops.transfer(g, backend=origin, origin=None)),
+    derivatives=dict(x=lambda ops, g, backend, origin: ops.transfer(g, backend=origin, origin=backend)),
     method=False,
     numpy=(),
-    samples=over((2, 3), {"backend": "numpy", "origin": "numpy"}),
+    samples=calls(
+        lambda rng: Sample((draw(rng, (2, 3)),), {"backend": "strict", "origin": current_backend().name}),
+        lambda rng: Sample((draw(rng, (2, 3)),), {"backend": "numpy", "origin": current_backend().name}),
+    ),
 )
-def transfer(xp, x, /, backend, origin=None):
-    """A copy on another backend, differentiable: the gradient travels back. Use `t.to(name)`."""
+def transfer(xp, x, /, backend, origin):
+    """A copy on another backend, differentiable: the gradient travels back to `origin`. Use `t.to(name)`."""
     return get_backend(backend).asarray(backend_of(x).to_numpy(x), copy=True)
 
 
@@ -262,7 +267,7 @@ for _name, _function in (
     ("broadcast_to", _broadcast_to),
     ("expand", _expand),
 ):
-    setattr(Tensor, _name, _function)
+    setattr(Tensor, _name, one_frame(_function))
 
 
 @public

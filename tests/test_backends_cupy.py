@@ -12,10 +12,11 @@ import shutil
 import subprocess
 import sys
 import types
+import warnings
 
 import numpy as np
 import pytest
-from retrograd.backends import BackendError, cupy_backend, get_backend, philox_cuda, random, registry
+from retrograd.backends import BackendError, cupy_backend, cupy_surface, get_backend, philox_cuda, random, registry
 from retrograd.backends.strict_array import StrictArray
 from retrograd.backends.strict_namespace import StrictNamespace
 from retrograd.testing import check_backend, doctor, gpu_doctor, gpu_probes, gpu_vendor
@@ -374,3 +375,44 @@ def test_costs_and_rates_are_measured_on_the_stand_in(with_graphs, monkeypatch):
     costs = gpu_probes.host_cost(backend)
     assert costs.keys() >= {"add", "matmul, out", "kernel in a graph of 200"}
     assert costs["kernel in a graph of 200"]["done"] >= 0
+
+
+# -- with CuPy installed, GPU or not -----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def real_cupy():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pytest.importorskip("cupy")
+
+
+def test_the_table_of_names_is_that_of_cupy(real_cupy):
+    table = cupy_surface.load()
+    if real_cupy.__version__ != table["cupy"]:
+        pytest.skip(f"the table is of CuPy {table['cupy']}, {real_cupy.__version__} is installed")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert cupy_surface.describe(real_cupy) == table
+
+
+@pytest.mark.parametrize("architecture", [80, 90, 100])
+def test_the_philox_kernel_compiles(real_cupy, architecture):
+    compiler = pytest.importorskip("cupy.cuda.compiler")
+    program = compiler._NVRTCProgram(philox_cuda.SOURCE, "philox.cu", (), (), name_expressions=None, method="cubin")
+    try:
+        binary, _ = program.compile(("-std=c++17", f"-arch=sm_{architecture}"))
+    except RuntimeError as error:
+        if "DynamicLib" not in type(error).__name__:
+            raise
+        pytest.skip(f"no NVRTC: {error}")
+    assert philox_cuda.NAME.encode() in binary
+
+
+def test_an_installed_cupy_is_usable_or_says_in_one_line_why_not(real_cupy):
+    reason = registry.discover()["cupy"]
+    if reason is None:
+        assert get_backend("cupy").name == "cupy:0"
+    else:
+        assert "\n" not in reason
+        assert "not installed" not in reason

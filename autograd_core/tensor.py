@@ -8,7 +8,7 @@ the ways in and out of the world of raw arrays.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -16,7 +16,6 @@ from ..backends import BACKEND_BY_TYPE, Backend, backend_of, get_backend
 from .context import current, current_backend
 from .errors import one_frame
 from .promotion import DEFAULT_FLOAT, is_float, scalar_kind
-
 
 TENSOR_TYPES: set[type] = set()  # Tensor and its subclasses: dispatch tests by exact type, which costs a set lookup
 
@@ -44,11 +43,13 @@ class Tensor:
     requires_grad: bool
     node: Any  # graph.Node | None
     cell: list[int] | None  # [version of the memory], shared with all views of it; None where a graph owns the memory
+    _hooks: dict[int, Any] | None
 
     def __init__(self, array: Any, requires_grad: bool = False):
         if type(array) not in BACKEND_BY_TYPE:
             raise TypeError(
-                f"Tensor expects a backend's array, got {type(array).__name__}. Use rg.tensor(data) to make one from data."
+                f"Tensor expects a backend's array, got {type(array).__name__}. "
+                "Use rg.tensor(data) to make one from data."
             )
         if requires_grad and not is_float(array.dtype):
             raise TypeError(_NOT_FLOAT.format(array.dtype))
@@ -179,7 +180,9 @@ class Tensor:
     def _one(self, what: str) -> Any:
         self._not_in_a_recording(what)
         if self.array.size != 1:
-            raise ValueError(f"{what} needs exactly one element, got a tensor of shape {self.shape}. Index or reduce it first.")
+            raise ValueError(
+                f"{what} needs exactly one element, got a tensor of shape {self.shape}. Index or reduce it first."
+            )
         return backend_of(self.array).to_numpy(self.array).item()
 
     def _not_in_a_recording(self, what: str) -> None:
@@ -190,7 +193,8 @@ class Tensor:
     def __bool__(self) -> bool:
         if self.array.size != 1:
             raise ValueError(
-                f"the truth of a tensor of shape {self.shape} is ambiguous. Say which: (t != 0).any() or (t != 0).all()."
+                f"the truth of a tensor of shape {self.shape} is ambiguous. "
+                "Say which: (t != 0).any() or (t != 0).all()."
             )
         return bool(self._one("bool()"))
 
@@ -218,8 +222,8 @@ class Tensor:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if self.requires_grad:
             raise TypeError(
-                "np.asarray of a tensor that requires grad would drop its gradient. Use .numpy() or .detach() to say so, "
-                "or np.stack / rg.stack to join tensors into one."
+                "np.asarray of a tensor that requires grad would drop its gradient. Use .numpy() or .detach() to say "
+                "so, or np.stack / rg.stack to join tensors into one."
             )
         self._not_in_a_recording("np.asarray")
         return np.array(self.numpy(), dtype=dtype, copy=copy)  # not writable unless copied: no version would tell
@@ -259,7 +263,9 @@ class Tensor:
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Switch on (or off) that gradients of this leaf are wanted; returns the tensor."""
         if self.node is not None and not requires_grad:
-            raise RuntimeError("only a leaf can stop requiring a gradient; use .detach() for the result of an operation")
+            raise RuntimeError(
+                "only a leaf can stop requiring a gradient; use .detach() for the result of an operation"
+            )
         if requires_grad and not is_float(self.dtype):
             raise TypeError(_NOT_FLOAT.format(self.dtype))
         self.requires_grad = requires_grad
@@ -283,8 +289,8 @@ class Tensor:
     # -- copies and conversions -------------------------------------------------------------------------------------
 
     def to(self, target: Any = None, dtype: Any = None) -> Tensor:
-        """To another backend (a name such as "cupy") or to another dtype; differentiable, and `self` where nothing changes."""
-        if target is not None and (isinstance(target, (np.dtype, type)) or (isinstance(target, str) and _is_dtype(target))):
+        """To another backend (a name such as "cupy") or dtype; differentiable, and `self` where nothing changes."""
+        if isinstance(target, (np.dtype, type)) or (isinstance(target, str) and _is_dtype(target)):
             target, dtype = None, target
         out = self
         if target is not None:
@@ -313,7 +319,9 @@ class Tensor:
 
     def __deepcopy__(self, memo: dict) -> Tensor:
         if self.node is not None:
-            raise RuntimeError("only leaves can be deep-copied: the copy of a result would lose its graph. Use .detach() first.")
+            raise RuntimeError(
+                "only leaves can be deep-copied: the copy of a result would lose its graph. Use .detach() first."
+            )
         out = type(self).__new__(type(self))
         Tensor.__init__(out, self.array.copy(), self.requires_grad)
         memo[id(self)] = out
@@ -323,11 +331,16 @@ class Tensor:
 
     def __reduce__(self) -> tuple:
         if self.node is not None:
-            raise RuntimeError("only leaves can be pickled: the copy of a result would lose its graph. Use .detach() first.")
+            raise RuntimeError(
+                "only leaves can be pickled: the copy of a result would lose its graph. Use .detach() first."
+            )
         return _rebuild, (type(self), backend_of(self.array).to_numpy(self.array), self.requires_grad)
 
 
 TENSOR_TYPES.add(Tensor)
+# What an operation takes for an input. Everything but a Tensor is a constant.
+TensorLike: TypeAlias = Tensor | np.ndarray | np.generic | float | int | bool | complex | list | tuple
+
 for _name in (
     *("numpy", "item", "tolist", "backward", "requires_grad_", "retain_grad", "register_hook", "to"),
     *("__bool__", "__float__", "__int__", "__complex__", "__index__", "__format__", "__array__", "__iter__"),
@@ -345,7 +358,7 @@ def _is_dtype(name: str) -> bool:
     return True
 
 
-def _rebuild(cls: type, array: np.ndarray, requires_grad: bool) -> Tensor:
+def _rebuild(cls: type[Tensor], array: np.ndarray, requires_grad: bool) -> Tensor:
     out = cls.__new__(cls)
     Tensor.__init__(out, current_backend().asarray(array), requires_grad)
     return out
@@ -396,7 +409,9 @@ def host_array(data: Any, dtype: Any = None) -> np.ndarray:
         data = _without_tensors(data)
     found = np.asarray(data)
     if found.dtype.kind not in "biufcV":
-        raise TypeError(f"expected numbers, got {found.dtype} from {_short(data)}. Nested lists must be numbers of equal length.")
+        raise TypeError(
+            f"expected numbers, got {found.dtype} from {_short(data)}. Nested lists must be numbers of equal length."
+        )
     if dtype is None and not isinstance(data, (np.ndarray, np.generic)) and not _holds_numpy(data):
         if found.dtype.kind == "f":
             return found.astype(DEFAULT_FLOAT)

@@ -15,7 +15,12 @@ from ..backends import Backend, default_backend, get_backend
 from .errors import one_frame
 
 if TYPE_CHECKING:
+    from contextlib import _GeneratorContextManager
+    from typing import TypeAlias
+
     from .recorder import Recorder
+
+    Block: TypeAlias = _GeneratorContextManager[None]  # the only type of `contextlib` that is a decorator too
 
 
 class Mode:
@@ -57,7 +62,7 @@ def switched(**changes: Any) -> Iterator[None]:
         _mode.reset(token)
 
 
-def no_grad():
+def no_grad() -> Block:
     """Context manager and decorator: operations inside make no graph, and leaves may be changed in place.
 
     >>> import retrograd as rg
@@ -70,7 +75,7 @@ def no_grad():
     return switched(grad=False)
 
 
-def enable_grad():
+def enable_grad() -> Block:
     """Context manager and decorator: switch recording of the graph on again inside a `no_grad` block.
 
     >>> import retrograd as rg
@@ -82,7 +87,7 @@ def enable_grad():
     return switched(grad=True)
 
 
-def set_grad_enabled(mode: bool):
+def set_grad_enabled(mode: bool) -> Block:
     """Context manager: `enable_grad()` where `mode` is true, `no_grad()` where it is false."""
     return switched(grad=bool(mode))
 
@@ -92,7 +97,7 @@ def is_grad_enabled() -> bool:
     return _mode.get().grad
 
 
-def detect_anomaly():
+def detect_anomaly() -> Block:
     """Context manager that finds the first NaN: each operation checks what it made and remembers the line it stood on.
 
     An operation whose result or gradient holds a NaN raises `FloatingPointError` with the operation's name and the
@@ -108,7 +113,7 @@ def detect_anomaly():
     return switched(anomaly=True)
 
 
-def reference_tier():
+def reference_tier() -> Block:
     """Context manager: operations run as their records define them, without kernels, fused ones written out in others.
 
     What `RETROGRAD_KERNELS=reference` does to a process, this does to a block, so that tests can compare the tiers.
@@ -117,8 +122,8 @@ def reference_tier():
 
 
 @one_frame
-def use_backend(name: str | Backend):
-    """Context manager: new arrays inside the block are made by the backend called `name` ("numpy", "cupy", "cupy:1", …).
+def use_backend(name: str | Backend) -> Block:
+    """Context manager: new arrays inside the block are made by the backend called `name` ("numpy", "cupy:1", …).
 
     Operations follow their operands, so tensors made outside stay where they are.
 

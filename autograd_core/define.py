@@ -7,12 +7,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 from .dispatch import FUNCTIONS, function_of
 from .errors import full_traceback, one_frame
 from .record import Kind, Record, register
 from .tensor import Tensor
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 def record(kind: Kind, **options: Any) -> Callable[[Callable], Callable[..., Any]]:
@@ -29,7 +31,8 @@ def record(kind: Kind, **options: Any) -> Callable[[Callable], Callable[..., Any
             setattr(Tensor, rec.name, function)
         for name in rec.operators:
             operator = _published(function_of(rec, operator=True), rec, name)
-            setattr(Tensor, name, _reflected(operator) if name.startswith("__r") and name not in _NOT_REFLECTED else operator)
+            reflected = name.startswith("__r") and name not in _NOT_REFLECTED
+            setattr(Tensor, name, _reflected(operator) if reflected else operator)
         return function
 
     return decorate
@@ -38,7 +41,7 @@ def record(kind: Kind, **options: Any) -> Callable[[Callable], Callable[..., Any
 PUBLIC: dict[str, Callable] = {}  # what `rg.` offers under a name beside, or instead of, the record's own function
 
 
-def public(function: Callable) -> Callable:
+def public(function: _Function) -> _Function:
     """Offer a function, written with operations, as `rg.<name>`; it stands before a record of the same name."""
     name = function.__name__.rstrip("_")
     if name in PUBLIC:
@@ -47,7 +50,7 @@ def public(function: Callable) -> Callable:
     return function
 
 
-def method(function: Callable) -> Callable:
+def method(function: _Function) -> _Function:
     """Attach a function of a tensor as a method of Tensor, under its own name."""
     name = function.__name__ if function.__name__.startswith("__") else function.__name__.rstrip("_")
     setattr(Tensor, name, one_frame(function))
@@ -67,7 +70,7 @@ def _reflected(operator: Callable) -> Callable:
         try:
             return operator(y, x)
         except Exception as error:
-            raise error if full_traceback() else error.with_traceback(None)
+            raise error if full_traceback() else error.with_traceback(None)  # noqa: B904  the same error
 
     return method
 

@@ -31,8 +31,8 @@ class BackendMixError(TypeError):
         first = tensors[0]
         second = next(t for t in tensors if type(t.array) is not type(first.array))
         super().__init__(
-            f"{rec.name}: operands live on different backends: {describe(first)} on {first.backend.name} and {describe(second)} "
-            f"on {second.backend.name}. Move one of them, e.g. with .to({first.backend.name!r})."
+            f"{rec.name}: operands live on different backends: {describe(first)} on {first.backend.name} and "
+            f"{describe(second)} on {second.backend.name}. Move one of them, e.g. with .to({first.backend.name!r})."
         )
 
 
@@ -119,7 +119,7 @@ def one_frame(function: _Function) -> _Function:
         except Exception as error:
             if full_traceback():
                 raise
-            raise error.with_traceback(_users_part(error.__traceback__))
+            raise error.with_traceback(_users_part(error.__traceback__))  # noqa: B904  the same error
 
     return call  # type: ignore[return-value]
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any
 
-from .context import current, switched
 from .record import tensor_ops
 from .tensor import Tensor
 
@@ -34,7 +33,7 @@ class Handle:
 
 
 def register(tensor: Tensor, hook: Callable[[Tensor], Tensor | None]) -> Handle:
-    """Call `hook(gradient)` when the gradient of `tensor` is complete; a Tensor that it returns replaces the gradient."""
+    """Call `hook(gradient)` when the gradient of `tensor` is complete; a Tensor that it returns replaces it."""
     if not tensor.requires_grad:
         raise RuntimeError("cannot register a hook on a tensor that does not require a gradient")
     owner, slot = (tensor, "_hooks") if tensor.node is None else (tensor.node, "hooks")
@@ -73,7 +72,9 @@ def run_hooks(hooks: dict[int, Any], g: Any, lifted: bool) -> Any:
         if replaced is None:
             continue
         if not isinstance(replaced, Tensor) or replaced.shape != given.shape or replaced.dtype != given.dtype:
-            raise TypeError(f"a hook must return None or a gradient like its own, {given.dtype} {given.shape}, got {replaced!r}")
+            raise TypeError(
+                f"a hook must return None or a gradient like its own, {given.dtype} {given.shape}, got {replaced!r}"
+            )
         g = _copy(replaced) if lifted else replaced.array.copy()
     return g
 

@@ -29,7 +29,9 @@ def overwrite(tensor: Tensor, value: Any) -> Tensor:
 def replace(tensor: Tensor, value: Any) -> Tensor:
     """`tensor.data = value`: values of equal shape and dtype into the leaf's memory, whatever the grad mode."""
     if tensor.node is not None:
-        raise RuntimeError(f"the data of the result of {tensor.node.name} cannot be replaced: only leaves can be changed")
+        raise RuntimeError(
+            f"the data of the result of {tensor.node.name} cannot be replaced: only leaves can be changed"
+        )
     if getattr(value, "shape", None) != tensor.shape or value.dtype != tensor.dtype:
         raise ValueError(f"data must keep shape and dtype, {describe(tensor)}; got {describe(value)}")
     return overwrite(tensor, value)
@@ -118,7 +120,8 @@ def _cell(tensor: Tensor) -> list[int]:
     """The version cell of memory that may be changed. A detached result has none: its memory is a value in a graph."""
     if tensor.cell is None:
         raise RuntimeError(
-            "this tensor shares its memory with a value in a graph, which cannot be changed in place. Change a copy: .copy()."
+            "this tensor shares its memory with a value in a graph, which cannot be changed in place. "
+            "Change a copy: .copy()."
         )
     return tensor.cell
 
@@ -132,7 +135,9 @@ def _value(tensor: Tensor, value: Any, fits: bool = True) -> Any:
     backend = tensor.backend
     if type(value) in TENSOR_TYPES:
         if type(value.array) is not type(tensor.array):
-            raise TypeError(f"cannot write {describe(value)} into {describe(tensor)}. Move it first with .to({backend.name!r}).")
+            raise TypeError(
+                f"cannot write {describe(value)} into {describe(tensor)}. Move it first with .to({backend.name!r})."
+            )
         array = value.array
     else:
         array = backend.asarray(value)

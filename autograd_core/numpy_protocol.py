@@ -18,7 +18,7 @@ from .errors import one_frame
 from .tensor import Tensor
 
 # NumPy's spelling → ours, where a keyword differs.
-_KEYWORDS = {"ddof": "correction", "newshape": "shape", "a_min": "min", "a_max": "max", "ary": "x", "a": "x", "arrays": "arrays"}
+_KEYWORDS = {"ddof": "correction", "newshape": "shape", "a_min": "min", "a_max": "max", "ary": "x", "a": "x"}
 _IGNORED_WHEN_DEFAULT = {"out": None, "dtype": None, "where": True, "subok": True, "order": "K", "casting": "same_kind"}
 
 
@@ -26,7 +26,7 @@ _IGNORED_WHEN_DEFAULT = {"out": None, "dtype": None, "where": True, "subok": Tru
 def table(size: int) -> dict[Any, Callable]:
     """NumPy function → ours; made anew when the number of operations has grown to `size`."""
     found: dict[Any, Callable] = {}
-    for name, function in FUNCTIONS.items():
+    for function in FUNCTIONS.values():
         for alias in function.record.numpy:  # type: ignore[attr-defined]
             if hasattr(np, alias):
                 found[getattr(np, alias)] = function
@@ -41,9 +41,14 @@ def _call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     ours = table(len(FUNCTIONS) + len(PUBLIC)).get(function)
     name = getattr(function, "__name__", str(function))
     if ours is None:
-        raise TypeError(f"np.{name} has no differentiable counterpart here. Use an operation of retrograd, or t.numpy() to leave the graph.")
+        raise TypeError(
+            f"np.{name} has no differentiable counterpart here. "
+            "Use an operation of retrograd, or t.numpy() to leave the graph."
+        )
     if kwargs.get("out") is not None:
-        raise TypeError(f"np.{name}: out= cannot take the result of an operation on Tensors. Assign the result instead.")
+        raise TypeError(
+            f"np.{name}: out= cannot take the result of an operation on Tensors. Assign the result instead."
+        )
     given = {}
     for key, value in kwargs.items():
         if key in _IGNORED_WHEN_DEFAULT:

@@ -8,6 +8,7 @@ the default float.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -39,7 +40,7 @@ def weak(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def result_dtype(dtypes: list[np.dtype], scalar_kinds: list[int], floating: bool = False) -> np.dtype:
+def result_dtype(dtypes: Sequence[np.dtype], scalar_kinds: Sequence[int], floating: bool = False) -> np.dtype:
     """The common dtype of arrays of `dtypes` and Python scalars of `scalar_kinds`; `floating` asks for a float.
 
     >>> result_dtype([np.dtype("int64"), np.dtype("float32")], [])
@@ -57,7 +58,8 @@ def result_dtype(dtypes: list[np.dtype], scalar_kinds: list[int], floating: bool
     highest = max(of_arrays, of_scalars, 2 if floating else 0)
     if of_arrays < highest:
         if highest == 3 and of_arrays == 2:  # a float array beside a complex scalar keeps its precision
-            return _COMPLEX_OF.get(np.result_type(*[d for d, k in zip(dtypes, kinds) if k == 2]), DEFAULT_COMPLEX)
+            floats = [d for d, k in zip(dtypes, kinds, strict=True) if k == 2]
+            return _COMPLEX_OF.get(np.result_type(*floats), DEFAULT_COMPLEX)
         return _DEFAULT[highest]
     same_kind = [d for d, k in zip(dtypes, kinds, strict=True) if k == highest]
     if all(d == same_kind[0] for d in same_kind):

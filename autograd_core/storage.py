@@ -27,7 +27,9 @@ def save(tensors: Mapping[str, Any], path: str | os.PathLike, metadata: Mapping[
     {'w': tensor([1., 2.])}
     """
     if not isinstance(tensors, Mapping):
-        raise TypeError(f"save expects a dict of name to tensor, such as model.state_dict(); got {type(tensors).__name__}")
+        raise TypeError(
+            f"save expects a dict of name to tensor, such as model.state_dict(); got {type(tensors).__name__}"
+        )
     arrays = {}
     for name, value in tensors.items():
         tensor = value if type(value) in TENSOR_TYPES else asarray(value)

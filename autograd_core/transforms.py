@@ -70,7 +70,10 @@ def value_and_grad(f: Callable, argnums: int | Sequence[int] = 0, has_aux: bool 
         value, aux = result if has_aux else (result, None)
         if type(value) not in TENSOR_TYPES or value.size != 1 or not is_float(value.dtype):
             came = describe(value) if type(value) in TENSOR_TYPES else type(value).__name__
-            raise TypeError(f"grad needs a function that gives one real number as a Tensor, got {came}. For more outputs: rg.jacobian.")
+            raise TypeError(
+                f"grad needs a function that gives one real number as a Tensor, got {came}. "
+                "For more outputs: rg.jacobian."
+            )
         gradients = _cotangents(value, None, stand_ins, outer)
         pair = value if outer else _detached(value)
         picked = [_same_kind(args, argnums, gradients)]
@@ -151,7 +154,10 @@ def jacobian(f: Callable, argnum: int = 0) -> Callable:
             unit[position] = 1
             found.append(_cotangents(value, unit.reshape(value.shape), stand_ins, outer)[0])
         shape = (*value.shape, *stand_ins[0].shape)
-        stacked = tensor_ops.reshape(tensor_ops.stack(*found), shape=shape) if found else tensor_ops.zeros(shape, like=value)
+        if found:
+            stacked = tensor_ops.reshape(tensor_ops.stack(*found), shape=shape)
+        else:
+            stacked = tensor_ops.zeros(shape, like=value)
         return _kind_of(args[argnum], stacked)
 
     return rows
@@ -180,11 +186,11 @@ def hvp(f: Callable, x: Any, v: Any) -> Any:
     return grad(lambda y: tensor_ops.sum(tensor_ops.multiply(first(y), v)))(x)
 
 
-# -- stand-ins ----------------------------------------------------------------------------------------------------------
+# -- stand-ins -----------------------------------------------------------------------------------------------------
 
 
 def _stand_ins(args: tuple[Any, ...], argnums: int | Sequence[int]) -> tuple[bool, list[Tensor], list[Any]]:
-    """(whether an outer gradient listens, a stand-in per leaf of the chosen arguments, all arguments with them in place)."""
+    """(whether an outer gradient listens, a stand-in per leaf of the chosen arguments, all arguments with these in)."""
     positions = (argnums,) if isinstance(argnums, int) else tuple(argnums)
     for p in positions:
         if not -len(args) <= p < len(args):
@@ -218,7 +224,9 @@ def _differentiable(leaf: Any, where: str) -> Tensor:
     else:
         raise TypeError(f"{where} is a {type(leaf).__name__}: gradients are taken by tensors, arrays and floats")
     if not is_float(tensor.dtype):
-        raise TypeError(f"{where} has dtype {tensor.dtype}: there is no gradient by it. Convert it with .astype('float32').")
+        raise TypeError(
+            f"{where} has dtype {tensor.dtype}: there is no gradient by it. Convert it with .astype('float32')."
+        )
     return tensor
 
 
@@ -241,9 +249,10 @@ def _cotangents(value: Any, cotangent: Any, stand_ins: list[Tensor], outer: bool
 
 
 def _carries_outer(value: Tensor, stand_ins: list[Tensor]) -> bool:
-    """Whether the graph of `value` reaches leaves other than the stand-ins: somebody outside may differentiate again."""
+    """Whether the graph of `value` reaches leaves other than the stand-ins: somebody may differentiate it again."""
     own = {id(s.node or s) for s in stand_ins}
-    seen, stack = set(), [value.node or value]
+    seen: set[int] = set()
+    stack: list[Any] = [value.node or value]
     while stack:
         edge = stack.pop()
         if id(edge) in seen or id(edge) in own:

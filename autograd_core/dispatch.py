@@ -237,6 +237,7 @@ def apply(rec: Record, inputs: tuple[Any, ...], attributes: dict[str, Any]) -> A
     residuals = None
     if rec.residuals:
         raw, *residuals = raw
+        residuals = [BACKEND_BY_TYPE[array_type].wrap(r) if isinstance(r, np.generic) else r for r in residuals]
     outs = raw if rec.multiple else (raw,)
     if any([type(o) is not array_type and type(o) not in BACKEND_BY_TYPE for o in outs]):
         outs = [o if type(o) in BACKEND_BY_TYPE else BACKEND_BY_TYPE[array_type].wrap(o) for o in outs]
@@ -267,7 +268,7 @@ def apply(rec: Record, inputs: tuple[Any, ...], attributes: dict[str, Any]) -> A
         if mode.anomaly:
             _refuse_nan(rec, BACKEND_BY_TYPE[array_type], results)
         if mode.recorder is not None:
-            mode.recorder.record(rec, inputs, attributes, tuple(results))
+            mode.recorder.record(rec, inputs, attributes, results, residuals)
     return tuple(results) if rec.multiple else results[0]
 
 

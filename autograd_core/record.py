@@ -89,6 +89,7 @@ class Record:
         self.floating: bool = options.pop("floating", False)
         self.multiple: bool = options.pop("multiple", False)
         self.check: Callable | None = options.pop("check", None)
+        self.into: Callable | None = options.pop("into", None)
         self.expression: str | None = options.pop("expression", None)
         self.samples: Callable[[], Iterable[Any]] | None = options.pop("samples", None)
         self.special: tuple[Any, ...] = tuple(options.pop("special", ()))

@@ -7,7 +7,7 @@ spec (shape, dtype) stands beside it. Values that were neither passed in nor mad
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -38,9 +38,10 @@ class Step(NamedTuple):
 
     record: Record | None
     inputs: tuple[Any, ...]
-    attributes: dict[str, Any]
-    outputs: tuple[int, ...]
+    attributes: Mapping[str, Any]
+    outputs: tuple[int, ...]  # of a record with residuals, those after its results
     line: str
+    view: bool = False  # whether the result lies in the memory of the first input
 
     def __repr__(self) -> str:
         outs = ", ".join(f"%{n}" for n in self.outputs)
@@ -61,26 +62,49 @@ class Recorder:
     def number(self, tensor: Tensor, known: bool = False) -> int:
         """The number of the array behind a tensor: handles on one array (detached, lifted) are one value. An array not
         met before is entered; as captured, unless the caller says that it is known."""
-        array = tensor.array
+        return self._number(tensor.array) if known else self._number(tensor.array, tensor)
+
+    def _number(self, array: Any, captured: Tensor | None = None) -> int:
         entry = self._numbers.get(id(array))
         if entry is not None and entry[0]() is array:
             return entry[1]
         number = len(self.specs)
-        self.specs.append((tensor.shape, tensor.dtype))
+        self.specs.append((array.shape, array.dtype))
         self._numbers[id(array)] = (weakref.ref(array), number)
-        if not known:
-            self.captured.append(number)
+        self.entered_array(number, array, captured)
         return number
 
-    def record(self, rec: Record, operands: tuple[Any, ...], attributes: dict[str, Any], results: tuple[Tensor, ...]) -> None:
+    def entered_array(self, number: int, array: Any, captured: Tensor | None) -> None:
+        """An array got a number; `captured` is the tensor from outside that holds it, None where it was made inside."""
+        if captured is not None:
+            self.captured.append(number)
+
+    def record(
+        self,
+        rec: Record,
+        operands: tuple[Any, ...],
+        attributes: Mapping[str, Any],
+        results: Sequence[Tensor],
+        residuals: Sequence[Any] | None,
+    ) -> None:
         inputs = tuple(Value(self.number(o)) if type(o) in TENSOR_TYPES else o for o in operands)
-        outputs = tuple(self.number(r, known=True) for r in results)
-        self.steps.append(Step(rec, inputs, attributes, outputs, user_line()))
+        arrays = [*[r.array for r in results], *[r for r in residuals or () if r is not None]]
+        view = rec.moves and _in_the_memory_of(operands[0], results[0])
+        self.steps.append(Step(rec, inputs, attributes, tuple(map(self._number, arrays)), user_line(), view))
 
     def assign(self, storage: Tensor, value: Any, index: Any = None) -> None:
         """An effect: `storage` holds `value` from here on."""
         given = Value(self.number(value)) if type(value) in TENSOR_TYPES else value
         self.steps.append(Step(None, (Value(self.number(storage)), given), {"index": index}, (), user_line()))
+
+    def reserve(self, generator: Any, key: int, counter: int, n_blocks: int) -> None:
+        """A random draw reserved `n_blocks` of `generator` from `counter` on; what a replay must know, and others need not."""
+
+    def host(self, call: Any) -> None:
+        """`call()` changed numbers that recorded operations read, such as a rate; a replay repeats it first."""
+
+    def entered(self, module: Any) -> None:
+        """A module was called: its mode and its parameters are part of what was recorded."""
 
     def refuse_read(self, what: str) -> None:
         raise RecordingError(
@@ -90,6 +114,10 @@ class Recorder:
 
     def __repr__(self) -> str:
         return "\n".join(map(repr, self.steps))
+
+
+def _in_the_memory_of(operand: Tensor, result: Tensor) -> bool:
+    return operand.backend is result.backend and operand.backend.shares_memory(result.array, operand.array)
 
 
 @contextmanager

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
+import math
+
 import numpy as np
 
 from ..define import method, public, record
@@ -115,11 +119,15 @@ def remainder(xp, x, y, /):
 
 def _power_base(ops, g, x, y):
     # y·x^(y-1), and 0 where y is 0: there x^(y-1) may be infinite, and 0·inf is not a number.
+    if isinstance(y, (int, float)):
+        return ops.multiply(g, ops.multiply(ops.power(x, y - 1), y)) if y else ops.multiply(g, 0.0)
     return ops.where(ops.equal(y, 0), 0.0, ops.multiply(g, ops.multiply(y, ops.power(x, ops.subtract(y, 1)))))
 
 
 def _power_exponent(ops, g, out, x, y):
     # out·log x, and 0 where the base is 0: the limit for y > 0 (PyTorch's convention for all y ≥ 0).
+    if isinstance(x, (int, float)):
+        return ops.multiply(g, ops.multiply(out, math.log(x) if x > 0 else 0.0 if x == 0 else math.nan))
     safe = ops.where(ops.equal(x, 0), 1.0, x)
     return ops.multiply(g, ops.multiply(out, ops.log(safe)))
 
@@ -282,6 +290,7 @@ def minimum(xp, x, y, /):
         y=lambda ops, g, condition: ops.where(condition, 0.0, g),
     ),
     promote=("x", "y"),
+    into=lambda xp, out, condition, x, y: [(xp.copyto, (out, y)), (xp.copyto, (out, x, "same_kind", condition))],
     method=False,
     expression="x if condition else y",
     samples=calls(

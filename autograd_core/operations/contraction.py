@@ -99,6 +99,12 @@ def _linear_fast(ops, x, weight, bias=None):
     return out if x.ndim == 2 else out.reshape(*x.shape[:-1], weight.shape[0])
 
 
+def _linear_into(xp, out, x, weight, bias):
+    rows, places = (a.reshape(math.prod(a.shape[:-1]), a.shape[-1]) for a in (x, out))
+    calls = [(xp.matmul, (rows, weight.T, places))]
+    return calls if bias is None else [*calls, (xp.add, (places, bias, places))]
+
+
 def _check_linear(backend: Any, x: Any, weight: Any, bias: Any = None) -> None:
     if weight.ndim != 2 or not x.ndim or x.shape[-1] != weight.shape[1]:
         raise ValueError(
@@ -112,6 +118,7 @@ def _check_linear(backend: Any, x: Any, weight: Any, bias: Any = None) -> None:
     derivative=_linear_rule,
     exact=True,
     fast=_linear_fast,
+    into=_linear_into,
     floating=True,
     check=_check_linear,
     method=False,

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...backends.random import Stream, blocks, integers, permutation, seed_to_key
-from ..context import current_backend
+from ..context import current, current_backend
 from ..define import public, record
 from ..dispatch import FUNCTIONS
 from ..promotion import DEFAULT_FLOAT
@@ -53,7 +53,11 @@ class Generator:
 
     def reserve(self, n: int) -> dict[str, int]:
         """The attributes of a draw of n numbers: the key, and the counter at which its own range begins."""
-        return {"key": self.stream.key, "counter": self.stream.reserve(blocks(n))}
+        counter = self.stream.reserve(blocks(n))
+        recorder = current().recorder
+        if recorder is not None:
+            recorder.reserve(self, self.stream.key, counter, blocks(n))
+        return {"key": self.stream.key, "counter": counter}
 
 
 _default: list[Generator] = []  # made at the first draw, so that importing draws no entropy

@@ -39,6 +39,7 @@ def _spread(ops: Any, g: Any, shape: tuple[int, ...], axis: Any) -> Any:
 @record(
     "reduction",
     derivatives=dict(x=lambda ops, g, x_shape, axis: _spread(ops, g, x_shape, axis)),
+    into=lambda xp, out, x, axis, keepdims: [(xp.add.reduce, (x, axis, None, out, keepdims))],
     samples=over((2, 3, 4), *_AXES),
 )
 def sum_(xp, x, /, axis=None, keepdims=False):
@@ -57,6 +58,10 @@ def sum_(xp, x, /, axis=None, keepdims=False):
         x=lambda ops, g, x_shape, axis: _spread(ops, ops.multiply(g, 1 / max(_count(x_shape, axis), 1)), x_shape, axis)
     ),
     floating=True,
+    into=lambda xp, out, x, axis, keepdims: [
+        (xp.add.reduce, (x, axis, None, out, keepdims)),
+        (xp.true_divide, (out, x.dtype.type(_count(x.shape, axis)), out)),
+    ],
     samples=over((2, 3, 4), *_AXES[:4]),
 )
 def mean(xp, x, /, axis=None, keepdims=False):
@@ -166,6 +171,7 @@ def _extreme_rule(ops, g, out, x, axis):
     "reduction",
     derivatives=dict(x=_extreme_rule),
     numpy=("max", "amax"),
+    into=lambda xp, out, x, axis, keepdims: [(xp.maximum.reduce, (x, axis, None, out, keepdims))],
     samples=_one_axis,
     special=(
         Special((np.array([1.0, 3.0, 3.0]),), 3.0, (np.array([0.0, 0.5, 0.5]),)),
@@ -187,6 +193,7 @@ def max_(xp, x, /, axis=None, keepdims=False):
     "reduction",
     derivatives=dict(x=_extreme_rule),
     numpy=("min", "amin"),
+    into=lambda xp, out, x, axis, keepdims: [(xp.minimum.reduce, (x, axis, None, out, keepdims))],
     samples=_one_axis,
     special=(Special((np.array([1.0, 1.0, 3.0]),), 1.0, (np.array([0.5, 0.5, 0.0]),)),),
 )

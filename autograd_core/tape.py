@@ -1,0 +1,133 @@
+"""A recording that can be replayed: operations, the storages they touch, and what Python must repeat before each run.
+
+Values are numbered in the order of appearance, by the identity of their arrays. What the numbers stand for:
+
+    input      a tensor among the arguments
+    storage    a tensor from outside: a parameter, a state of an optimizer, a running mean; read and written in place
+    result     what a step made
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from .context import switched
+from .errors import user_line
+from .recorder import Recorder, RecordingError, Step, Value
+from .tensor import TENSOR_TYPES, Tensor
+from .transforms import tree_leaves
+
+
+class Draw(NamedTuple):
+    """Where a random step finds its counter at a replay: this generator's reservation, so many blocks in."""
+
+    generator: int
+    offset: int
+
+
+class Tape(Recorder):
+    """What one call of a function did."""
+
+    def __init__(self, slots: dict[int, Tensor]) -> None:
+        super().__init__()
+        self.storages: dict[int, Tensor] = {}  # number → the tensor from outside, held strongly
+        self.grad_reads: dict[int, Tensor] = {}  # number → the leaf whose `.grad` it was at entry
+        self.generators: list[Any] = []
+        self.reserved: list[int] = []  # blocks of each generator
+        self.draws: dict[int, Draw] = {}  # recorded counter → place in the reservation
+        self.host_calls: list[Callable[[], None]] = []
+        self.modules: dict[int, Any] = {}
+        self.inputs: list[int] = []
+        self.outputs: Any = None
+        self.grads: list[tuple[Tensor, int | None]] = []
+        self._slots = slots
+        self._kept: list[Any] = []  # arrays stay alive while recording, so that no identity is used twice
+
+    def entered_array(self, number: int, array: Any, captured: Tensor | None) -> None:
+        super().entered_array(number, array, captured)
+        self._kept.append(array)
+        if captured is not None:
+            leaf = self._slots.get(id(array))
+            if leaf is None:
+                self.storages[number] = captured
+            else:
+                self.grad_reads[number] = leaf
+
+    def reserve(self, generator: Any, key: int, counter: int, n_blocks: int) -> None:
+        if generator not in self.generators:
+            self.generators.append(generator)
+            self.reserved.append(0)
+        index = self.generators.index(generator)
+        self.draws[counter] = Draw(index, self.reserved[index])
+        self.reserved[index] += n_blocks
+
+    def host(self, call: Callable[[], None]) -> None:
+        self.host_calls.append(call)
+
+    def entered(self, module: Any) -> None:
+        self.modules[id(module)] = module
+
+    def leaves(self) -> list[Tensor]:
+        """The leaves from outside that want gradients."""
+        return list({id(t): t for t in [*self.storages.values(), *self.grad_reads.values()] if t.requires_grad and t.node is None}.values())
+
+
+def record_call(function: Callable, args: tuple[Any, ...], kwargs: dict[str, Any], slots: dict[int, Tensor]) -> tuple[Tape, Any]:
+    """Call a function eagerly, and write down what it did; `slots` maps the arrays of gradients at entry to their leaves."""
+    tape = Tape(slots)
+    for _, leaf in tree_leaves((args, kwargs)):
+        if type(leaf) in TENSOR_TYPES:
+            tape.inputs.append(tape.number(leaf, known=True))
+    with switched(recorder=tape):
+        result = function(*args, **kwargs)
+    tape.outputs = [Value(tape.number(v)) if type(v) in TENSOR_TYPES else v for _, v in tree_leaves(result)]
+    for leaf in tape.leaves():
+        number = None if leaf.grad is None else tape.number(leaf.grad)
+        tape.grads.append((leaf, number))
+    return tape, result
+
+
+def compare(first: Tape, second: Tape) -> None:
+    """Raise RecordingError where two recordings of the same call differ: that is Python state, frozen in a replay."""
+    for a, b in zip(first.steps, second.steps, strict=False):
+        what = _difference(first, second, a, b)
+        if what:
+            raise RecordingError(
+                f"two calls of the compiled function differ at {b.line}: {what}. A replay would freeze it; pass it as an "
+                "argument, or keep it in a 0-d Tensor that operations change."
+            )
+    if len(first.steps) != len(second.steps) or first.reserved != second.reserved:
+        longer = max(first.steps, second.steps, key=len)
+        line = longer[min(len(first.steps), len(second.steps))].line if longer else user_line()
+        raise RecordingError(f"two calls of the compiled function ran a different number of operations, from {line} on")
+    for a, b in zip(first.outputs, second.outputs, strict=True):
+        if a != b and not (a != a and b != b):
+            raise RecordingError(f"the compiled function returned {a!r} once and {b!r} then: only tensors can change from call to call")
+    _compare_storages(first, second)
+
+
+def _difference(first: Tape, second: Tape, a: Step, b: Step) -> str | None:
+    name = a.record.name if a.record else "assign"
+    if a.record is not b.record:
+        return f"{name} in one, {b.record.name if b.record else 'assign'} in the other"
+    if a.inputs != b.inputs or a.outputs != b.outputs:
+        return f"{name} of {a.inputs} in one, of {b.inputs} in the other"
+    if a.record is not None and a.record.kind == "random":
+        same = {k: v for k, v in a.attributes.items() if k != "counter"} == {k: v for k, v in b.attributes.items() if k != "counter"}
+        return None if same and first.draws.get(a.attributes["counter"]) == second.draws.get(b.attributes["counter"]) else f"{name} with other options"
+    return None if repr(a.attributes) == repr(b.attributes) else f"{name} with {a.attributes} in one, {b.attributes} in the other"
+
+
+def _compare_storages(first: Tape, second: Tape) -> None:
+    """A tensor made anew in each call is a constant if it holds the same values, else frozen state."""
+    for number, tensor in second.storages.items():
+        before = first.storages.get(number)
+        if before is None or before.array is tensor.array:
+            continue
+        one, other = (t.backend.to_numpy(t.array) for t in (before, tensor))
+        if one.dtype != other.dtype or one.tobytes() != other.tobytes():
+            raise RecordingError(
+                f"the compiled function used a {tensor.dtype} tensor of shape {tensor.shape} made from other values in each "
+                "call (a NumPy draw, a counter): a replay would freeze it. Pass it as an argument."
+            )

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...backends import get_backend
+from ...backends import Backend, get_backend
 from ..context import current_backend
 from ..define import public
 from ..promotion import DEFAULT_FLOAT, DEFAULT_INT
 from ..tensor import Tensor, asarray
 
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
 
-def _made(name: str, arguments: tuple[Any, ...], dtype: Any, backend: Any, requires_grad: bool) -> Tensor:
+
+def _made(
+    name: str, arguments: tuple[Any, ...], dtype: DTypeLike, backend: str | Backend | None, requires_grad: bool
+) -> Tensor:
     place = current_backend() if backend is None else get_backend(backend) if isinstance(backend, str) else backend
     out = Tensor(getattr(place.xp, name)(*arguments, dtype=np.dtype(dtype)))
     return out.requires_grad_() if requires_grad else out
@@ -29,7 +35,12 @@ def _shape(shape: tuple[Any, ...]) -> tuple[int, ...]:
 
 
 @public
-def zeros(*shape: Any, dtype: Any = DEFAULT_FLOAT, backend: Any = None, requires_grad: bool = False) -> Tensor:
+def zeros(
+    *shape: int | Sequence[int],
+    dtype: DTypeLike = DEFAULT_FLOAT,
+    backend: str | Backend | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
     """A tensor of zeros: `rg.zeros(2, 3)` or `rg.zeros((2, 3))`.
 
     >>> import retrograd as rg
@@ -40,7 +51,12 @@ def zeros(*shape: Any, dtype: Any = DEFAULT_FLOAT, backend: Any = None, requires
 
 
 @public
-def ones(*shape: Any, dtype: Any = DEFAULT_FLOAT, backend: Any = None, requires_grad: bool = False) -> Tensor:
+def ones(
+    *shape: int | Sequence[int],
+    dtype: DTypeLike = DEFAULT_FLOAT,
+    backend: str | Backend | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
     """A tensor of ones.
 
     >>> import retrograd as rg
@@ -51,7 +67,13 @@ def ones(*shape: Any, dtype: Any = DEFAULT_FLOAT, backend: Any = None, requires_
 
 
 @public
-def full(shape: Any, value: float, dtype: Any = None, backend: Any = None, requires_grad: bool = False) -> Tensor:
+def full(
+    shape: int | Sequence[int],
+    value: complex,
+    dtype: DTypeLike | None = None,
+    backend: str | Backend | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
     """A tensor filled with `value`; its dtype follows the value (a float gives float32) unless named.
 
     >>> import retrograd as rg
@@ -60,11 +82,17 @@ def full(shape: Any, value: float, dtype: Any = None, backend: Any = None, requi
     """
     if dtype is None:
         dtype = asarray(value).dtype
-    return _made("full", (_shape((shape,)) if not isinstance(shape, int) else (shape,), value), dtype, backend, requires_grad)
+    return _made("full", (_shape((shape,)), value), dtype, backend, requires_grad)
 
 
 @public
-def arange(start: float, stop: float | None = None, step: float = 1, dtype: Any = None, backend: Any = None) -> Tensor:
+def arange(
+    start: float,
+    stop: float | None = None,
+    step: float = 1,
+    dtype: DTypeLike | None = None,
+    backend: str | Backend | None = None,
+) -> Tensor:
     """Numbers from `start` (0 if only one is given) up to but without `stop`: int64 for integers, else float32.
 
     >>> import retrograd as rg
@@ -79,7 +107,13 @@ def arange(start: float, stop: float | None = None, step: float = 1, dtype: Any 
 
 
 @public
-def linspace(start: float, stop: float, num: int = 50, dtype: Any = DEFAULT_FLOAT, backend: Any = None) -> Tensor:
+def linspace(
+    start: float,
+    stop: float,
+    num: int = 50,
+    dtype: DTypeLike = DEFAULT_FLOAT,
+    backend: str | Backend | None = None,
+) -> Tensor:
     """`num` evenly spaced numbers from `start` to `stop`, both included.
 
     >>> import retrograd as rg
@@ -90,7 +124,9 @@ def linspace(start: float, stop: float, num: int = 50, dtype: Any = DEFAULT_FLOA
 
 
 @public
-def eye(n: int, m: int | None = None, dtype: Any = DEFAULT_FLOAT, backend: Any = None) -> Tensor:
+def eye(
+    n: int, m: int | None = None, dtype: DTypeLike = DEFAULT_FLOAT, backend: str | Backend | None = None
+) -> Tensor:
     """The n×m matrix with ones on the diagonal (square unless `m` is given).
 
     >>> import retrograd as rg
@@ -102,7 +138,7 @@ def eye(n: int, m: int | None = None, dtype: Any = DEFAULT_FLOAT, backend: Any =
 
 
 @public
-def zeros_like(x: Tensor, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+def zeros_like(x: Tensor, dtype: DTypeLike | None = None, requires_grad: bool = False) -> Tensor:
     """Zeros with the shape, backend and (unless named) dtype of x.
 
     >>> import retrograd as rg
@@ -113,7 +149,7 @@ def zeros_like(x: Tensor, dtype: Any = None, requires_grad: bool = False) -> Ten
 
 
 @public
-def ones_like(x: Tensor, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+def ones_like(x: Tensor, dtype: DTypeLike | None = None, requires_grad: bool = False) -> Tensor:
     """Ones with the shape, backend and (unless named) dtype of x.
 
     >>> import retrograd as rg
@@ -124,7 +160,7 @@ def ones_like(x: Tensor, dtype: Any = None, requires_grad: bool = False) -> Tens
 
 
 @public
-def full_like(x: Tensor, value: float, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+def full_like(x: Tensor, value: complex, dtype: DTypeLike | None = None, requires_grad: bool = False) -> Tensor:
     """`value` everywhere, with the shape, backend and (unless named) dtype of x.
 
     >>> import retrograd as rg

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from ..define import method, public, record
 from ..dispatch import FUNCTIONS
 from ..errors import one_frame
 from ..samples import Sample, calls, draw, over, reals
-from ..tensor import Tensor
+from ..tensor import Tensor, TensorLike
 
 
 @record(
@@ -190,7 +191,12 @@ def pad_constant(xp, x, /, pad_width, value=0):
 
 
 @public
-def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: float = 0) -> Any:
+def pad(
+    x: TensorLike,
+    pad_width: int | Sequence[int] | Sequence[Sequence[int]],
+    mode: str = "constant",
+    constant_values: float = 0,
+) -> Tensor:
     """Elements added at the ends of axes, as `numpy.pad`.
 
     Args:
@@ -217,8 +223,8 @@ def pad(x: Any, pad_width: Any, mode: str = "constant", constant_values: float =
 
     for axis, (n, width) in enumerate(zip(shape, widths, strict=True)):
         if width != (0, 0):
-            x = take(x, np.pad(np.arange(n), width, mode=mode), axis=axis)  # type: ignore[call-overload]
-    return x
+            x = take(x, np.pad(np.arange(n), width, mode=mode), axis=axis)
+    return asarray(x)
 
 
 # -- methods that take a shape or axes as several arguments, and PyTorch's names ----------------------------------------
@@ -229,12 +235,12 @@ def _several(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(values[0]) if len(values) == 1 and isinstance(values[0], (tuple, list)) else values
 
 
-def _reshape(self: Tensor, *shape: Any) -> Tensor:
+def _reshape(self: Tensor, *shape: int | Sequence[int]) -> Tensor:
     """The same elements in a new shape: `t.reshape(2, 3)` or `t.reshape((2, 3))`; one length may be -1."""
     return FUNCTIONS["reshape"](self, shape=_several(shape))
 
 
-def _transpose(self: Tensor, *axes: Any) -> Tensor:
+def _transpose(self: Tensor, *axes: int | Sequence[int] | None) -> Tensor:
     """Axes in a new order, as NumPy: `t.transpose()` reverses, `t.transpose(1, 0, 2)` gives the order. (PyTorch's
     `transpose(i, j)` is `swapaxes(i, j)` here.)"""
     order = _several(axes)
@@ -247,12 +253,12 @@ def _transpose(self: Tensor, *axes: Any) -> Tensor:
     return FUNCTIONS["transpose"](self, axes=order)
 
 
-def _broadcast_to(self: Tensor, *shape: Any) -> Tensor:
+def _broadcast_to(self: Tensor, *shape: int | Sequence[int]) -> Tensor:
     """Repeated, without a copy, to `shape`."""
     return FUNCTIONS["broadcast_to"](self, shape=_several(shape))
 
 
-def _expand(self: Tensor, *shape: Any) -> Tensor:
+def _expand(self: Tensor, *shape: int | Sequence[int]) -> Tensor:
     """`broadcast_to` as PyTorch spells it: -1 keeps a length."""
     wanted = _several(shape)
     lead = len(wanted) - self.ndim
@@ -274,7 +280,7 @@ for _name, _function in (
 
 @public
 @method
-def swapaxes(x: Any, axis1: int, axis2: int) -> Any:
+def swapaxes(x: TensorLike, axis1: int, axis2: int) -> Tensor:
     """Two axes exchanged.
 
     >>> import retrograd as rg
@@ -292,7 +298,7 @@ def swapaxes(x: Any, axis1: int, axis2: int) -> Any:
 
 @public
 @method
-def moveaxis(x: Any, source: int, destination: int) -> Any:
+def moveaxis(x: Tensor | np.ndarray, source: int, destination: int) -> Tensor:
     """One axis at a new place, the others in their order.
 
     >>> import retrograd as rg
@@ -306,7 +312,7 @@ def moveaxis(x: Any, source: int, destination: int) -> Any:
 
 @public
 @method
-def matrix_transpose(x: Any) -> Any:
+def matrix_transpose(x: TensorLike) -> Tensor:
     """The last two axes exchanged.
 
     >>> import retrograd as rg
@@ -317,7 +323,7 @@ def matrix_transpose(x: Any) -> Any:
 
 
 @public
-def permute_dims(x: Any, axes: tuple[int, ...]) -> Any:
+def permute_dims(x: TensorLike, axes: Sequence[int]) -> Tensor:
     """Axes in a new order, under the array API's name.
 
     >>> import retrograd as rg
@@ -329,7 +335,7 @@ def permute_dims(x: Any, axes: tuple[int, ...]) -> Any:
 
 @public
 @method
-def unsqueeze(x: Any, axis: int) -> Any:
+def unsqueeze(x: TensorLike, axis: int) -> Tensor:
     """`expand_dims` under PyTorch's name.
 
     >>> import retrograd as rg
@@ -341,7 +347,7 @@ def unsqueeze(x: Any, axis: int) -> Any:
 
 @public
 @method
-def ravel(x: Any) -> Any:
+def ravel(x: TensorLike) -> Tensor:
     """All elements on one axis.
 
     >>> import retrograd as rg
@@ -353,7 +359,7 @@ def ravel(x: Any) -> Any:
 
 @public
 @method
-def flatten(x: Any, start: int = 0, end: int = -1) -> Any:
+def flatten(x: Tensor | np.ndarray, start: int = 0, end: int = -1) -> Tensor:
     """Axes `start` to `end`, both included, joined into one.
 
     >>> import retrograd as rg

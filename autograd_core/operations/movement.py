@@ -13,7 +13,7 @@ from ..define import method, public, record
 from ..dispatch import FUNCTIONS
 from ..errors import one_frame
 from ..samples import Sample, calls, draw, over, reals
-from ..tensor import Tensor, TensorLike
+from ..tensor import Tensor, TensorLike, asarray
 
 
 @record(

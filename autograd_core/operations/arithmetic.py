@@ -11,6 +11,7 @@ import numpy as np
 from ..define import method, public, record
 from ..dispatch import FUNCTIONS
 from ..samples import Sample, Special, calls, draw, over, pairs, reals
+from ..tensor import Tensor, TensorLike
 
 
 @record(
@@ -336,7 +337,7 @@ def clip_numbers(xp, x, /, low=None, high=None):
 
 @public
 @method
-def clip(x, min=None, max=None):
+def clip(x: TensorLike, min: TensorLike | None = None, max: TensorLike | None = None) -> Tensor:
     """x, but not below `min` nor above `max` (numbers or tensors; None: no bound). NaN stays NaN.
 
     >>> import retrograd as rg

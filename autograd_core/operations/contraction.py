@@ -9,6 +9,7 @@ from typing import Any
 from ..define import fused, public, record
 from ..dispatch import FUNCTIONS
 from ..samples import Sample, calls, draw
+from ..tensor import Tensor, TensorLike
 
 
 def _as_matrices(ops: Any, g: Any, x: Any, y: Any, x_shape: Any, y_shape: Any) -> tuple[Any, Any, Any]:
@@ -240,7 +241,7 @@ def einsum_(xp, /, *operands, subscripts):
 
 
 @public
-def einsum(subscripts: str, *operands: Any) -> Any:
+def einsum(subscripts: str, *operands: TensorLike) -> Tensor:
     """Sums of products in Einstein's convention, as `numpy.einsum`: repeated labels are multiplied, missing ones summed.
 
     >>> import retrograd as rg
@@ -249,5 +250,7 @@ def einsum(subscripts: str, *operands: Any) -> Any:
     tensor([[11.]])
     """
     if not isinstance(subscripts, str):
-        raise TypeError(f"einsum expects the subscripts first, as a string such as 'ij,jk->ik'; got {type(subscripts).__name__}")
+        raise TypeError(
+            f"einsum expects the subscripts first, as a string such as 'ij,jk->ik'; got {type(subscripts).__name__}"
+        )
     return FUNCTIONS["einsum"](*operands, subscripts=subscripts)

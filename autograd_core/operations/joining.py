@@ -6,9 +6,12 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any
 
+import numpy as np
+
 from ..define import method, public, record
 from ..dispatch import FUNCTIONS
 from ..samples import Sample, calls, draw
+from ..tensor import Tensor, TensorLike
 
 
 def _at(axis: int, ndim: int, item: Any) -> tuple[Any, ...]:
@@ -79,7 +82,10 @@ def _split_rule(ops, needs, g, x_shape, indices_or_sections, axis):
 def _lengths(n: int, indices_or_sections: Any) -> list[int]:
     if isinstance(indices_or_sections, int):
         if indices_or_sections < 1 or n % indices_or_sections:
-            raise ValueError(f"an axis of length {n} cannot be split into {indices_or_sections} equal parts; name the cuts instead, e.g. [2, 5]")
+            raise ValueError(
+                f"an axis of length {n} cannot be split into {indices_or_sections} equal parts; "
+                "name the cuts instead, e.g. [2, 5]"
+            )
         return [n // indices_or_sections] * indices_or_sections
     ends = [min(c if c >= 0 else max(n + c, 0), n) for c in indices_or_sections]
     return [max(b - a, 0) for a, b in zip([0, *ends], [*ends, n], strict=True)]
@@ -135,7 +141,7 @@ def unstack(xp, x, /, axis=0):
 
 
 @public
-def concat(arrays: Sequence[Any], axis: int | None = 0) -> Any:
+def concat(arrays: Sequence[TensorLike], axis: int | None = 0) -> Tensor:
     """Join tensors along an axis that they have (all shapes equal but for it); None flattens them first.
 
     >>> import retrograd as rg
@@ -153,7 +159,7 @@ concatenate = concat
 
 
 @public
-def stack(arrays: Sequence[Any], axis: int = 0) -> Any:
+def stack(arrays: Sequence[TensorLike], axis: int = 0) -> Tensor:
     """Join tensors of one shape along a new axis.
 
     >>> import retrograd as rg
@@ -168,7 +174,7 @@ def stack(arrays: Sequence[Any], axis: int = 0) -> Any:
 
 @public
 @method
-def chunk(x: Any, chunks: int, axis: int = 0) -> Any:
+def chunk(x: Tensor | np.ndarray, chunks: int, axis: int = 0) -> tuple[Tensor, ...]:
     """At most `chunks` parts of equal length along `axis`, the last one shorter where it does not divide (PyTorch).
 
     >>> import retrograd as rg

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import functools
+import shlex
 import sys
 import tempfile
 from collections.abc import Callable
@@ -86,14 +87,19 @@ def main(arguments: list[str] | None = None, subject: str = suite.SUBJECT) -> in
     asked: list[str] = options.peer or list(suite.DEFAULT_PEERS)
     protocol = measure.SMOKE if options.smoke else measure.Protocol(pairs=options.pairs)
     file = Path(options.json) if options.json else None
+    given = sys.argv[1:] if arguments is None else arguments
+    _print(f"{datetime.date.today()}, `{shlex.join(['python', '-m', 'retrograd.benchmarks', *given])}`  ")
     try:
         workloads = suite.load(options.workload, options.smoke)
-        rivals = rivals if "all" in asked else asked
-        threads = options.threads or (1 if options.smoke else None)
-        rows = run(workloads, rivals, subject=subject, threads=threads, protocol=protocol, file=file)
+        if file:
+            journal.read(file)  # a file of something else is refused before anything is started
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    rivals = rivals if "all" in asked else asked
+    threads = options.threads or (1 if options.smoke else None)
+    try:
+        rows = run(workloads, rivals, subject=subject, threads=threads, protocol=protocol, file=file)
     except KeyboardInterrupt:
         print(f"interrupted; {'what was timed is in ' + options.json if file else 'nothing is kept'}", file=sys.stderr)
         return 130

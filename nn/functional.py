@@ -1,0 +1,338 @@
+"""Functions of layers and losses under PyTorch's names, in its order of arguments.
+
+    from retrograd.nn import functional as F
+
+Where an axis is meant, `dim=` and `axis=` are both taken. The mathematics stands with the operations of the same names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from ..autograd_core.context import current
+from ..autograd_core.errors import one_frame
+from ..autograd_core.operations import contraction, convolution, indexing, loss, movement, random
+from ..autograd_core.record import tensor_ops as ops
+from ..autograd_core.tensor import Tensor, asarray
+from .errors import refusal
+
+Size = int | Sequence[int]
+
+
+def _axis(dim: int | None, axis: int | None, default: int) -> int:
+    if dim is not None and axis is not None and dim != axis:
+        raise TypeError(f"dim={dim} and axis={axis} are two names of one argument; give one of them")
+    return dim if dim is not None else axis if axis is not None else default
+
+
+# -- linear maps and convolutions -------------------------------------------------------------------------------------
+
+
+@one_frame
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """input · weightᵀ + bias: (…, in), (out, in), (out,) → (…, out)."""
+    return contraction.linear(input, weight, bias)
+
+
+@one_frame
+def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Σ input1[…, i] · weight[k, i, j] · input2[…, j] + bias[k]: (…, I), (…, J), (K, I, J), (K,) → (…, K)."""
+    out = contraction.einsum("...i,kij,...j->...k", input1, weight, input2)
+    return out if bias is None else ops.add(out, bias)
+
+
+@one_frame
+def conv1d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor:
+    """(N, C, L), (out, C / groups, k), (out,) → (N, out, places)."""
+    return convolution.conv1d(input, weight, bias, stride, padding, dilation, groups)
+
+
+@one_frame
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor:
+    """(N, C, H, W), (out, C / groups, kh, kw), (out,) → (N, out, rows, columns); `rg.conv2d` has the formula."""
+    return convolution.conv2d(input, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups)
+
+
+@one_frame
+def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:
+    """Rows of `weight` (N, D) at integer indices (…): (…, D). The row padding_idx gets no gradient."""
+    return indexing.embedding(weight, input, padding_idx=padding_idx)
+
+
+@one_frame
+def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
+    """int64 rows that are 1 at the class: (…) → (…, num_classes); -1 takes the largest class that occurs.
+
+    >>> import retrograd as rg
+    >>> rg.nn.functional.one_hot(rg.tensor([0, 2]))
+    tensor([[1, 0, 0],
+            [0, 0, 1]])
+    """
+    classes = asarray(tensor)
+    if num_classes == -1:
+        num_classes = int(ops.max(classes).item()) + 1
+    return indexing.one_hot(classes, num_classes, dtype="int64")
+
+
+@one_frame
+def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
+    """Elements at the ends of axes; `pad` holds (before, after) of the last axis first, as in PyTorch.
+
+    >>> import retrograd as rg
+    >>> rg.nn.functional.pad(rg.ones((1, 2)), (0, 1))
+    tensor([[1., 1., 0.]])
+    """
+    x = asarray(input)
+    if len(pad) % 2 or len(pad) > 2 * x.ndim:
+        raise ValueError(f"pad needs (before, after) for at most {x.ndim} axes, got {tuple(pad)}")
+    names = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
+    if mode not in names:
+        raise ValueError(f"mode must be one of {', '.join(names)}, got {mode!r}")
+    pairs = [(pad[i], pad[i + 1]) for i in range(0, len(pad), 2)]
+    widths = [(0, 0)] * (x.ndim - len(pairs)) + pairs[::-1]
+    return movement.pad(x, widths, names[mode], 0.0 if value is None else value)
+
+
+# -- activation functions ---------------------------------------------------------------------------------------------
+
+
+@one_frame
+def relu(input: Tensor, inplace: bool = False) -> Tensor:
+    """max(x, 0). Here and below `inplace` is taken for PyTorch's sake and changes nothing."""
+    return ops.relu(input)
+
+
+@one_frame
+def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
+    """x for positive x, negative_slope · x otherwise."""
+    return ops.leaky_relu(input, negative_slope=negative_slope)
+
+
+@one_frame
+def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
+    """x for positive x, alpha · (exp(x) - 1) otherwise."""
+    return ops.elu(input, alpha=alpha)
+
+
+@one_frame
+def gelu(input: Tensor, approximate: str = "none") -> Tensor:
+    """x · Φ(x); approximate="tanh" for the form that GPT-2 uses."""
+    return ops.gelu(input, approximate=approximate)
+
+
+@one_frame
+def silu(input: Tensor, inplace: bool = False) -> Tensor:
+    """x · sigmoid(x)."""
+    return ops.silu(input)
+
+
+@one_frame
+def sigmoid(input: Tensor) -> Tensor:
+    """1 / (1 + exp(-x))."""
+    return ops.sigmoid(input)
+
+
+@one_frame
+def logsigmoid(input: Tensor) -> Tensor:
+    """log(sigmoid(x)), without overflow."""
+    return ops.log_sigmoid(input)
+
+
+@one_frame
+def tanh(input: Tensor) -> Tensor:
+    """The hyperbolic tangent."""
+    return ops.tanh(input)
+
+
+@one_frame
+def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
+    """log(1 + exp(beta · x)) / beta, and x itself where beta · x is above threshold."""
+    return ops.softplus(input, beta=beta, threshold=threshold)
+
+
+@one_frame
+def softmax(input: Tensor, dim: int | None = None, dtype: Any = None, *, axis: int | None = None) -> Tensor:
+    """exp(x) / Σ exp(x) along `dim` (or `axis`; the last one by default); `dtype` casts first.
+
+    >>> import retrograd as rg
+    >>> rg.nn.functional.softmax(rg.tensor([0.0, 0.0]), dim=0)
+    tensor([0.5, 0.5])
+    """
+    return ops.softmax(_cast(input, dtype), axis=_axis(dim, axis, -1))
+
+
+@one_frame
+def log_softmax(input: Tensor, dim: int | None = None, dtype: Any = None, *, axis: int | None = None) -> Tensor:
+    """log(softmax(x)) along `dim` (or `axis`; the last one by default); `dtype` casts first."""
+    return ops.log_softmax(_cast(input, dtype), axis=_axis(dim, axis, -1))
+
+
+def _cast(x: Any, dtype: Any) -> Any:
+    return x if dtype is None else ops.astype(x, dtype=dtype)
+
+
+@one_frame
+def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """Each element 0 with probability p, the others divided by 1 - p; without `training` the input itself."""
+    return random.dropout(input, p, training)
+
+
+# -- losses -----------------------------------------------------------------------------------------------------------
+
+
+@one_frame
+def mse_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
+    """The mean of (input - target)². Shapes must be equal.
+
+    >>> import retrograd as rg
+    >>> rg.nn.functional.mse_loss(rg.zeros((8, 1)), rg.zeros(8))  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    ValueError: mse_loss: prediction (8, 1) and target (8,) must have the same shape. ...
+    """
+    return loss.mse_loss(input, target, reduction)
+
+
+@one_frame
+def l1_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
+    """The mean of |input - target|. Shapes must be equal."""
+    return loss.l1_loss(input, target, reduction)
+
+
+@one_frame
+def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0) -> Tensor:
+    """Half the squared error up to `delta`, a straight line beyond (Huber 1964)."""
+    if not delta > 0:
+        raise ValueError(f"delta must be above 0, got {delta}")
+    error = loss.l1_loss(input, target, "none")
+    line = ops.multiply(ops.subtract(error, 0.5 * delta), delta)
+    return _reduced(ops.where(ops.less(error, delta), ops.multiply(ops.square(error), 0.5), line), reduction)
+
+
+@one_frame
+def smooth_l1_loss(input: Tensor, target: Tensor, *, reduction: str = "mean", beta: float = 1.0) -> Tensor:
+    """The Huber loss divided by `beta`, its bend; with beta=0 the L1 loss."""
+    if beta == 0:
+        return loss.l1_loss(input, target, reduction)
+    return ops.divide(huber_loss(input, target, reduction, beta), beta)
+
+
+@one_frame
+def cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    *,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """-log softmax(input)[label]: scores (N, C), (N, C, d1, …) or (C,); labels, or probabilities of the scores' shape.
+
+    >>> import retrograd as rg
+    >>> F = rg.nn.functional
+    >>> scores = rg.tensor([[0.0, 0.0]])
+    >>> F.cross_entropy(scores, rg.tensor([1])), F.cross_entropy(scores, rg.tensor([[0.0, 1.0]]))
+    (tensor(0.6931472), tensor(0.6931472))
+    """
+    return loss.cross_entropy(
+        input, target, weight, ignore_index=ignore_index, reduction=reduction, label_smoothing=label_smoothing
+    )
+
+
+@one_frame
+def nll_loss(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    *,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+) -> Tensor:
+    """-input[label] for log-probabilities (N, C), (N, C, d1, …) or (C,) and integer labels; weight (C,) per class."""
+    if weight is None:
+        return loss.nll_loss(input, target, reduction, ignore_index)
+    x = asarray(input)
+    axis = min(1, x.ndim - 1)
+    per_class = ops.reshape(weight, shape=tuple(n if i == axis else 1 for i, n in enumerate(x.shape)))
+    losses = loss.nll_loss(
+        ops.multiply(x, per_class), target, "sum" if reduction == "mean" else reduction, ignore_index
+    )
+    if reduction != "mean":
+        return losses
+    spread = ops.broadcast_to(per_class, shape=x.shape)
+    return ops.divide(losses, ops.negative(loss.nll_loss(spread, target, "sum", ignore_index)))
+
+
+@one_frame
+def binary_cross_entropy_with_logits(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    *,
+    reduction: str = "mean",
+    pos_weight: Tensor | None = None,
+) -> Tensor:
+    """-t·log σ(x) - (1 - t)·log(1 - σ(x)) for scores x and targets t in 0…1 of the same shape."""
+    return loss.binary_cross_entropy_with_logits(input, target, weight, reduction, pos_weight)
+
+
+@one_frame
+def binary_cross_entropy(
+    input: Tensor, target: Tensor, weight: Tensor | None = None, *, reduction: str = "mean"
+) -> Tensor:
+    """-t·log p - (1 - t)·log(1 - p) for probabilities p and targets t of the same shape; each logarithm at least -100.
+
+    >>> import retrograd as rg
+    >>> rg.nn.functional.binary_cross_entropy(rg.tensor([0.5]), rg.tensor([1.0]))
+    tensor(0.6931472)
+    """
+    p, t = asarray(input), asarray(target)
+    _check_probabilities(p)
+    loss.l1_loss(p.detach(), t, "none")  # raises where the shapes differ
+    missed = ops.add(
+        ops.multiply(t, _bounded_log(p)), ops.multiply(ops.subtract(1.0, t), _bounded_log(ops.subtract(1.0, p)))
+    )
+    losses = ops.negative(missed)
+    return _reduced(losses if weight is None else ops.multiply(losses, weight), reduction)
+
+
+def _bounded_log(p: Tensor) -> Tensor:
+    # The logarithm of 0 has no gradient: there a constant takes its place.
+    some = ops.greater(p, 0.0)
+    return ops.where(some, ops.maximum(ops.log(ops.where(some, p, 1.0)), -100.0), -100.0)
+
+
+def _check_probabilities(p: Tensor) -> None:
+    if current().recorder is not None or not p.size:
+        return
+    values = p.backend.to_numpy(p.array)
+    least, most = values.min(), values.max()
+    if least < 0 or most > 1:
+        raise refusal(
+            ValueError,
+            f"binary_cross_entropy expects probabilities in 0…1, got {least if least < 0 else most}. For scores, which "
+            "may be any number, use binary_cross_entropy_with_logits",
+        )
+
+
+def _reduced(losses: Tensor, reduction: str) -> Tensor:
+    if reduction not in ("mean", "sum", "none"):
+        raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
+    return losses if reduction == "none" else ops.mean(losses) if reduction == "mean" else ops.sum(losses)

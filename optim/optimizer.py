@@ -1,0 +1,252 @@
+"""Optimizer: parameter groups, a state per parameter, and the step, for update rules that are pure functions.
+
+A rule is three functions. `init(p, hyper)` gives the arrays that it keeps beside a parameter. `scalars(step, hyper)`
+does all arithmetic on numbers, in double precision on the host, for that parameter's step (1, 2, …); a number that an
+option switches off is left out, so that names say which form of the rule is meant. `update(ops, p, g, state, scalars)`
+is the mathematics on arrays, written with operations: the same function runs in place on raw arrays in a plain step,
+and on Tensors where the step is being recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+from ..autograd_core.context import current, enable_grad, no_grad
+from ..autograd_core.errors import describe
+from ..autograd_core.inplace import overwrite
+from ..autograd_core.record import raw_ops, tensor_ops
+from ..autograd_core.tensor import Tensor
+from ..backends import backend_of
+from .groups import Group, check_disjoint, complete, group_of, groups_of
+from .program import NotElementwise, Program, build, fits
+
+Params = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[Mapping[str, Any]] | Mapping[str, Any]
+
+
+class Optimizer:
+    """Base class: a subclass hands its options to `__init__` and writes `init`, `scalars`, `update` (and `check`).
+
+    `param_groups` is a list of dicts: "params" and the options, which may be changed at any time. `state` maps a
+    parameter to its dict: "step", how often it was updated, and the Tensors that `init` made. Parameters without a
+    gradient are left out of a step.
+
+    `elementwise` says that `update` treats every element for itself.
+    """
+
+    elementwise = True
+
+    def __init__(self, params: Params, defaults: Mapping[str, Any]):
+        self.defaults = dict(defaults)
+        self.state: dict[Tensor, dict[str, Any]] = {}
+        self.param_groups: list[Group] = [complete(g, self.defaults, self.check) for g in groups_of(params)]
+        check_disjoint(self.param_groups)
+        self._programs: dict[tuple[tuple[str, ...], tuple[str, ...]], Program | None] = {}
+        self._slots: dict[tuple[Any, ...], dict[str, Tensor]] = {}
+
+    @staticmethod
+    def check(hyper: Mapping[str, Any]) -> None:
+        """Raise ValueError where an option is out of range."""
+
+    @staticmethod
+    def init(p: Any, hyper: Mapping[str, Any]) -> dict[str, Any]:
+        """Name → raw array, what the rule keeps for the raw array `p`."""
+        return {}
+
+    @staticmethod
+    def scalars(step: int, hyper: Mapping[str, Any]) -> dict[str, float]:
+        """Name → number, what the rule needs in the parameter's `step`-th update."""
+        raise NotImplementedError
+
+    @staticmethod
+    def update(ops: Any, p: Any, g: Any, state: dict[str, Any], scalars: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """The new parameter and the new state, from the old ones and the gradient."""
+        raise NotImplementedError
+
+    def add_param_group(self, group: Mapping[str, Any]) -> None:
+        """Train further parameters: `{"params": [...], "lr": ...}`; options that it does not name are the defaults."""
+        groups = [*self.param_groups, complete(group_of(group), self.defaults, self.check)]
+        check_disjoint(groups)
+        self.param_groups = groups
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Take the gradients of all parameters away, or fill them with zeros."""
+        for group in self.param_groups:
+            for p in group["params"]:
+                if set_to_none or p.grad is None:
+                    p.grad = None
+                else:
+                    p.grad = Tensor(p.backend.xp.zeros(p.shape, p.dtype))
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Update every parameter that has a gradient; returns what `closure`, which is called first, returned."""
+        loss = None
+        if closure is not None:
+            with enable_grad():
+                loss = closure()
+        if current().recorder is not None:
+            self._step_recorded()
+            return loss
+        for group in self.param_groups:
+            numbers: dict[int, dict[str, float]] = {}  # step → scalars: nearly always one entry
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                state = self.state.get(p)
+                if state is None:
+                    state = self._begin(p, group)
+                state["step"] = step = state["step"] + 1
+                scalars = numbers.get(step)
+                if scalars is None:
+                    scalars = numbers[step] = self._numbers(step, group)
+                self._apply(p, state, scalars, group)
+        return loss
+
+    def _begin(self, p: Tensor, group: Group) -> dict[str, Any]:
+        """Give a parameter what the rule keeps for it; also after an option was switched on."""
+        state = self.state.setdefault(p, {"step": 0})
+        for name, array in self.init(p.array, group).items():
+            state.setdefault(name, Tensor(array))
+        return state
+
+    def _apply(self, p: Tensor, state: dict[str, Any], scalars: dict[str, float], group: Group) -> None:
+        key = (tuple(state), tuple(scalars))
+        if key not in self._programs:
+            self._begin(p, group)
+            key = (tuple(state), key[1])
+            self._programs[key] = self._build(key[0][1:], key[1])
+        program = self._programs[key]
+        gradient = p.grad
+        arrays = [p.array, gradient.array, *[t.array for n, t in state.items() if n != "step"]]  # type: ignore[union-attr]
+        if program is not None and fits(arrays) and arrays[1].shape == arrays[0].shape:
+            program.run(arrays, list(scalars.values()))
+        else:
+            self._apply_as_written(p, state, scalars)
+        p.cell[0] += 1  # type: ignore[index]
+
+    def _build(self, states: tuple[str, ...], scalars: tuple[str, ...]) -> Program | None:
+        if not self.elementwise:
+            return None
+        try:
+            return build(self.update, states, scalars)
+        except NotElementwise:
+            return None
+
+    def _apply_as_written(self, p: Tensor, state: dict[str, Any], scalars: dict[str, float]) -> None:
+        tensors = {n: t for n, t in state.items() if n != "step"}
+        for name, t in {"the gradient": p.grad, **tensors}.items():
+            if type(t.array) is not type(p.array) or (t.shape != p.shape and name == "the gradient"):
+                raise TypeError(
+                    f"{type(self).__name__}: the parameter is a {describe(p)}, but {name} a {describe(t)}. After a "
+                    "module was moved, make a new optimizer or load its state into one."
+                )
+        old = {n: t.array for n, t in tensors.items()}
+        new, kept = self.update(raw_ops(type(p.array)), p.array, p.grad.array, old, dict(scalars))  # type: ignore[union-attr]
+        p.array[...] = new
+        for name, array in kept.items():
+            if array is not old[name]:
+                old[name][...] = array
+
+    def _step_recorded(self) -> None:
+        """The step as operations on Tensors; numbers are 0-d Tensors, which a host call fills before every replay."""
+        recorder = current().recorder
+        for number, group in enumerate(self.param_groups):
+            cohorts: dict[int, list[Tensor]] = {}  # parameters of equal step count share their numbers
+            for p in group["params"]:
+                if p.grad is not None:
+                    cohorts.setdefault(self._begin(p, group)["step"], []).append(p)
+            for cohort, parameters in enumerate(cohorts.values()):
+                advance = partial(self._advance, number, cohort, parameters)
+                advance()
+                recorder.host(advance)  # type: ignore[union-attr]
+                for p in parameters:
+                    self._update_recorded(p, self._slots[number, cohort, p.dtype, p.backend.name])
+
+    def _advance(self, number: int, cohort: int, parameters: list[Tensor]) -> None:
+        """Count a step of these parameters, and compute the rule's numbers for it."""
+        for p in parameters:
+            self.state[p]["step"] += 1
+        scalars = self._numbers(self.state[parameters[0]]["step"], self.param_groups[number])
+        for p in {(p.dtype, p.backend.name): p for p in parameters}.values():
+            slots = self._slots.setdefault((number, cohort, p.dtype, p.backend.name), {})
+            for name, value in scalars.items():
+                if name not in slots:
+                    slots[name] = Tensor(p.backend.asarray(0.0, dtype=p.dtype))
+                slots[name].array[...] = value
+            for name in slots.keys() - scalars.keys():
+                del slots[name]
+
+    def _update_recorded(self, p: Tensor, slots: dict[str, Tensor]) -> None:
+        states = {n: t for n, t in self.state[p].items() if n != "step"}
+        with no_grad():
+            new, kept = self.update(tensor_ops, p.detach(), p.grad, states, dict(slots))
+            overwrite(p, new)
+            for name, tensor in kept.items():
+                if tensor is not states[name]:
+                    overwrite(states[name], tensor)
+
+    def _numbers(self, step: int, group: Group) -> dict[str, float]:
+        return {name: float(value) for name, value in self.scalars(step, group).items()}
+
+    # -- state --------------------------------------------------------------------------------------------------------
+
+    def state_dict(self, model: Any = None) -> dict[str, Any]:
+        """{"state": {key: {"step": …, name: Tensor}}, "param_groups": [options with "params": [keys]]}.
+
+        Keys are positions, as in PyTorch, or names: those of `model.named_parameters()` if a model is given, or those
+        that the optimizer was built with. The Tensors share memory with the optimizer.
+        """
+        from .state import state_dict
+
+        return state_dict(self, model)
+
+    def load_state_dict(self, state: Mapping[str, Any], model: Any = None) -> None:
+        """Take over a state that `state_dict` gave, for the same parameters; an error changes nothing."""
+        from .state import load_state_dict
+
+        load_state_dict(self, state, model)
+
+    def to_arrays(self, model: Any = None) -> tuple[dict[str, Tensor], dict[str, str]]:
+        """The state for a file: `rg.save(*)` takes a flat dict, "encoder.weight/exp_avg" → Tensor, and text.
+
+        >>> import retrograd as rg
+        >>> layer = rg.nn.Linear(2, 1, bias=False)
+        >>> opt = rg.optim.SGD(layer.named_parameters(), momentum=0.9)
+        >>> rg.sum(layer(rg.ones((1, 2)))).backward()
+        >>> opt.step()
+        >>> tensors, metadata = opt.to_arrays()
+        >>> sorted(tensors)
+        ['weight/momentum_buffer', 'weight/step']
+        """
+        from .state import to_arrays
+
+        return to_arrays(self, model)
+
+    def from_arrays(self, tensors: Mapping[str, Any], metadata: Mapping[str, str], model: Any = None) -> None:
+        """Take over a state that `to_arrays` gave; an error changes nothing."""
+        from .state import from_arrays
+
+        from_arrays(self, tensors, metadata, model)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_programs": {}, "_slots": {}}  # both are made again when they are needed
+
+    def __repr__(self) -> str:
+        lines = [f"{type(self).__name__} ("]
+        for number, group in enumerate(self.param_groups):
+            lines.append(f"Parameter Group {number}")
+            lines += [f"    {key}: {group[key]}" for key in sorted(group) if key not in ("params", "param_names")]
+        return "\n".join([*lines, ")"])
+
+
+def zeros_like(p: Any) -> Any:
+    """A raw array of zeros of the shape and dtype of `p`."""
+    return backend_of(p).xp.zeros(p.shape, p.dtype)
+
+
+def nonnegative(hyper: Mapping[str, Any], *names: str) -> None:
+    """Raise ValueError for an option that is negative or no number."""
+    for name in names:
+        if not float(hyper[name]) >= 0:
+            raise ValueError(f"{name} must be at least 0, got {hyper[name]}")

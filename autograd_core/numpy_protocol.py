@@ -15,6 +15,7 @@ import numpy as np
 from .define import PUBLIC
 from .dispatch import FUNCTIONS
 from .errors import one_frame
+from .record import REGISTRY
 from .tensor import Tensor
 
 # NumPy's spelling → ours, where a keyword differs.
@@ -26,8 +27,8 @@ _IGNORED_WHEN_DEFAULT = {"out": None, "dtype": None, "where": True, "subok": Tru
 def table(size: int) -> dict[Any, Callable]:
     """NumPy function → ours; made anew when the number of operations has grown to `size`."""
     found: dict[Any, Callable] = {}
-    for function in FUNCTIONS.values():
-        for alias in function.record.numpy:  # type: ignore[attr-defined]
+    for name, function in FUNCTIONS.items():
+        for alias in REGISTRY[name].numpy:
             if hasattr(np, alias):
                 found[getattr(np, alias)] = function
     for name, function in PUBLIC.items():

@@ -6,7 +6,7 @@ and masks become inputs of the record, so that a recording can feed others to th
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,9 +15,12 @@ from ..define import method, public, record
 from ..dispatch import FUNCTIONS
 from ..errors import explained
 from ..inplace import setitem  # noqa: F401  defines Tensor.__setitem__ and the in-place methods
-from ..record import Scatter, tensor_ops
+from ..record import REGISTRY, Scatter, tensor_ops
 from ..samples import Sample, Special, calls, draw
-from ..tensor import TENSOR_TYPES, Tensor
+from ..tensor import TENSOR_TYPES, Tensor, TensorLike, asarray
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
 
 
 class _Hole:
@@ -53,7 +56,8 @@ def parse(index: Any) -> tuple[tuple[Any, ...], list[Any]]:
         dtype = getattr(item, "dtype", None)
         if dtype is None or dtype.kind not in "iub":
             raise IndexError(
-                f"an index is made of integers, slices, None, ... and integer or boolean arrays; got {dtype or type(item).__name__}"
+                "an index is made of integers, slices, None, ... and integer or boolean arrays; "
+                f"got {dtype or type(item).__name__}"
             )
         template.append(HOLE)
         arrays.append(item)
@@ -109,7 +113,10 @@ def check_range(backend: Backend, values: Any, low: int, high: int, what: str) -
 
 @record(
     "indexing",
-    derivative=lambda ops, needs, g, x_shape, indices, template: [Scatter(template, indices, g, x_shape), *[None] * len(indices)],
+    derivative=lambda ops, needs, g, x_shape, indices, template: [
+        Scatter(template, indices, g, x_shape),
+        *[None] * len(indices),
+    ],
     promote=(),
     check=_check_bounds,
     method=False,
@@ -180,7 +187,10 @@ def _index_set_rule(ops, needs, g, indices, template):
     samples=_changes,
 )
 def index_set(xp, x, value, /, *indices, template):
-    """A copy of x with `value` at the index. Which of two values at one place wins is not said. Write `x.at[...].set(value)`."""
+    """A copy of x with `value` at the index; which of two values at one place wins is not said.
+
+    Write `x.at[...].set(value)`.
+    """
     out = x.copy()
     out[join(template, indices)] = value
     return out
@@ -214,7 +224,7 @@ def __getitem__(self: Tensor, index: Any) -> Tensor:
     try:
         template, arrays = parse(index)
     except IndexError as error:
-        raise explained(FUNCTIONS["getitem"].record, (self,), {}, error) from None  # type: ignore[attr-defined]
+        raise explained(REGISTRY["getitem"], (self,), {}, error) from None
     return FUNCTIONS["getitem"](self, *arrays, template=template)
 
 
@@ -265,22 +275,22 @@ Tensor.at = property(_at, doc=At.__doc__)  # type: ignore[attr-defined]
 
 @public
 @method
-def take(x: Any, indices: Any, axis: int | None = None) -> Any:
+def take(x: TensorLike, indices: TensorLike, axis: int | None = None) -> Tensor:
     """Elements at integer `indices` along `axis`, or of the flattened tensor.
 
     >>> import retrograd as rg
     >>> rg.take(rg.tensor([10, 20, 30]), [2, 0])
     tensor([30, 10])
     """
-    x = x if type(x) in TENSOR_TYPES else tensor_ops.positive(x)
+    source: Tensor = x if isinstance(x, Tensor) else tensor_ops.positive(x)
     if axis is None:
-        return FUNCTIONS["reshape"](x, shape=(-1,))[indices]
-    return x[(*[slice(None)] * (axis % x.ndim), indices)]
+        return FUNCTIONS["reshape"](source, shape=(-1,))[indices]
+    return source[(*[slice(None)] * (axis % source.ndim), indices)]
 
 
 @public
 @method
-def take_along_axis(x: Any, indices: Any, axis: int = -1) -> Any:
+def take_along_axis(x: Tensor, indices: Tensor | np.ndarray, axis: int = -1) -> Tensor:
     """For every place of `indices` (int, as many axes as x) the element of x with that coordinate on `axis`.
 
     PyTorch's `gather`.
@@ -299,14 +309,16 @@ def take_along_axis(x: Any, indices: Any, axis: int = -1) -> Any:
             continue
         n = indices.shape[i]
         if x.shape[i] != n and x.shape[i] != 1:
-            raise ValueError(f"take_along_axis: indices {indices.shape} must match x {x.shape} on every axis but {axis}")
+            raise ValueError(
+                f"take_along_axis: indices {indices.shape} must match x {x.shape} on every axis but {axis}"
+            )
         grid.append(Tensor(xp.arange(n).reshape([-1 if j == i else 1 for j in range(x.ndim)]) * (x.shape[i] != 1)))
     return x[tuple(grid)]
 
 
 @public
 @method
-def masked_fill(x: Any, mask: Any, value: Any) -> Any:
+def masked_fill(x: TensorLike, mask: TensorLike, value: TensorLike) -> Tensor:
     """x with `value` where the boolean `mask` is true (PyTorch).
 
     >>> import retrograd as rg
@@ -317,7 +329,7 @@ def masked_fill(x: Any, mask: Any, value: Any) -> Any:
 
 
 @public
-def one_hot(indices: Any, num_classes: int, dtype: Any = np.float32) -> Any:
+def one_hot(indices: TensorLike, num_classes: int, dtype: DTypeLike = np.float32) -> Tensor:
     """Rows that are 1 at the class and 0 elsewhere: shape indices.shape + (num_classes,).
 
     >>> import retrograd as rg
@@ -325,9 +337,7 @@ def one_hot(indices: Any, num_classes: int, dtype: Any = np.float32) -> Any:
     tensor([[1., 0., 0.],
             [0., 0., 1.]])
     """
-    if type(indices) not in TENSOR_TYPES:
-        from ..tensor import asarray
-
+    if not isinstance(indices, Tensor):
         indices = asarray(indices)
     check_range(indices.backend, indices.array, 0, num_classes, "one_hot: a class")
     classes = Tensor(indices.backend.xp.arange(num_classes))

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from ..define import fused, public
-from ..record import tensor_ops
+from ..record import REGISTRY, tensor_ops
 from ..samples import Sample, Special, calls, draw
-from ..tensor import TENSOR_TYPES, asarray
+from ..tensor import Tensor, TensorLike, asarray
 from .indexing import check_range
 
 
@@ -29,7 +29,7 @@ def _check_reduction(reduction: str) -> None:
         raise ValueError(f"reduction must be 'mean', 'sum' or 'none', got {reduction!r}")
 
 
-# -- cross-entropy ------------------------------------------------------------------------------------------------------
+# -- cross-entropy -------------------------------------------------------------------------------------------------
 
 
 def _class_axis(shape: tuple[int, ...]) -> int:
@@ -100,7 +100,8 @@ def _rows_gradient(ops, g, x, target, row_log, count, ignore_index, reduction):
 def _cross_entropy_fast(ops, x, target, weight=None, ignore_index=-100, reduction="mean", label_smoothing=0.0):
     """Rows of scores with integer labels without one-hot rows; everything else as written out."""
     if x.ndim != 2 or target.dtype.kind == "f" or weight is not None or label_smoothing:
-        return cross_entropy.record.forward(ops, x, target, weight, ignore_index, reduction, label_smoothing), None, None  # type: ignore[attr-defined]
+        written_out = REGISTRY["cross_entropy"].forward
+        return written_out(ops, x, target, weight, ignore_index, reduction, label_smoothing), None, None
     xp = ops.xp
     top = xp.max(x, axis=1, keepdims=True)
     row_log = top + xp.log(xp.sum(xp.exp(x - top), axis=1, keepdims=True))
@@ -119,10 +120,13 @@ def check_labels(backend: Any, target: Any, classes: int, ignore_index: int) -> 
     unsigned = target.view(f"u{target.dtype.itemsize}")  # negative labels become huge: one comparison sees both ends
     if not bool((unsigned < classes).all()):
         xp = backend.xp
-        check_range(backend, xp.where(target == ignore_index, xp.zeros_like(target), target), 0, classes, f"a label for {classes} classes")
+        counted = xp.where(target == ignore_index, xp.zeros_like(target), target)
+        check_range(backend, counted, 0, classes, f"a label for {classes} classes")
 
 
-def _check_cross_entropy(backend: Any, x: Any, target: Any, weight: Any, ignore_index: int, reduction: str, label_smoothing: float) -> None:
+def _check_cross_entropy(
+    backend: Any, x: Any, target: Any, weight: Any, ignore_index: int, reduction: str, label_smoothing: float
+) -> None:
     _check_reduction(reduction)
     shape = tuple(x.shape)
     if not shape:
@@ -134,14 +138,16 @@ def _check_cross_entropy(backend: Any, x: Any, target: Any, weight: Any, ignore_
     if target.dtype.kind == "f":
         if tuple(target.shape) != shape:
             raise ValueError(
-                f"float targets are probabilities (or one-hot rows) of {classes} classes and have the input's shape {shape}; "
-                f"got {tuple(target.shape)}. Class labels are integers"
+                f"float targets are probabilities (or one-hot rows) of {classes} classes and have the input's shape "
+                f"{shape}; got {tuple(target.shape)}. Class labels are integers"
             )
     elif target.dtype.kind not in "iu":
         raise TypeError(f"target must be integer labels or float probabilities, got {target.dtype}")
     elif tuple(target.shape) != without:
         hint = ". One-hot rows must be floats: target.astype('float32')" if tuple(target.shape) == shape else ""
-        raise ValueError(f"labels for an input of shape {shape} must have shape {without}, got {tuple(target.shape)}{hint}")
+        raise ValueError(
+            f"labels for an input of shape {shape} must have shape {without}, got {tuple(target.shape)}{hint}"
+        )
     else:
         check_labels(backend, target, classes, ignore_index)
     if weight is not None and tuple(weight.shape) != (classes,):
@@ -188,12 +194,12 @@ def cross_entropy(ops, x, target, weight=None, /, ignore_index=-100, reduction="
     return _reduce(ops, ops.negative(ops.sum(ops.multiply(wanted, log_p), axis=axis)), reduction, count)
 
 
-# -- losses between tensors of one shape --------------------------------------------------------------------------------
+# -- losses between tensors of one shape ---------------------------------------------------------------------------
 
 
-def _paired(name: str, x: Any, target: Any, reduction: str) -> tuple[Any, Any]:
+def _paired(name: str, x: TensorLike, target: TensorLike, reduction: str) -> tuple[Tensor, Tensor]:
     _check_reduction(reduction)
-    x, target = (v if type(v) in TENSOR_TYPES else asarray(v) for v in (x, target))
+    x, target = (v if isinstance(v, Tensor) else asarray(v) for v in (x, target))
     if x.shape != target.shape:
         raise ValueError(
             f"{name}: prediction {x.shape} and target {target.shape} must have the same shape. "
@@ -203,7 +209,7 @@ def _paired(name: str, x: Any, target: Any, reduction: str) -> tuple[Any, Any]:
 
 
 @public
-def mse_loss(x: Any, target: Any, reduction: str = "mean") -> Any:
+def mse_loss(x: TensorLike, target: TensorLike, reduction: str = "mean") -> Tensor:
     """Mean of (x - target)², shapes equal.
 
     >>> import retrograd as rg
@@ -215,7 +221,7 @@ def mse_loss(x: Any, target: Any, reduction: str = "mean") -> Any:
 
 
 @public
-def l1_loss(x: Any, target: Any, reduction: str = "mean") -> Any:
+def l1_loss(x: TensorLike, target: TensorLike, reduction: str = "mean") -> Tensor:
     """Mean of |x - target|, shapes equal.
 
     >>> import retrograd as rg
@@ -228,8 +234,12 @@ def l1_loss(x: Any, target: Any, reduction: str = "mean") -> Any:
 
 @public
 def binary_cross_entropy_with_logits(
-    x: Any, target: Any, weight: Any = None, reduction: str = "mean", pos_weight: Any = None
-) -> Any:
+    x: TensorLike,
+    target: TensorLike,
+    weight: TensorLike | None = None,
+    reduction: str = "mean",
+    pos_weight: TensorLike | None = None,
+) -> Tensor:
     """-t·log σ(x) - (1 - t)·log(1 - σ(x)) for logits x and targets t in 0…1 of the same shape, without overflow.
 
     `weight` scales each element, `pos_weight` the part of the positive class.
@@ -251,7 +261,7 @@ def binary_cross_entropy_with_logits(
 
 
 @public
-def nll_loss(x: Any, target: Any, reduction: str = "mean", ignore_index: int = -100) -> Any:
+def nll_loss(x: TensorLike, target: TensorLike, reduction: str = "mean", ignore_index: int = -100) -> Tensor:
     """-x[label] for log-probabilities x (N, C) and integer labels (N,).
 
     >>> import retrograd as rg
@@ -259,7 +269,7 @@ def nll_loss(x: Any, target: Any, reduction: str = "mean", ignore_index: int = -
     tensor(0.6931472)
     """
     _check_reduction(reduction)
-    x, target = (v if type(v) in TENSOR_TYPES else asarray(v) for v in (x, target))
+    x, target = (v if isinstance(v, Tensor) else asarray(v) for v in (x, target))
     _check_cross_entropy(x.backend, x.array, target.array, None, ignore_index, reduction, 0.0)
     ops = tensor_ops
     wanted, count = _wanted(ops, x, target, None, ignore_index, 0.0)

@@ -7,7 +7,8 @@ makes the same numbers, and the same seed gives the same numbers on every backen
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,8 +18,11 @@ from ..define import public, record
 from ..dispatch import FUNCTIONS
 from ..promotion import DEFAULT_FLOAT
 from ..samples import Sample, calls, draw
-from ..tensor import TENSOR_TYPES, Tensor
+from ..tensor import Tensor, TensorLike, asarray
 from .creation import _shape
+
+if TYPE_CHECKING:
+    from numpy.typing import DTypeLike
 
 
 class Generator:
@@ -102,14 +106,18 @@ def random_normal(ops, /, shape, dtype, key, counter):
     return ops.backend.normal(key, counter, shape, dtype)
 
 
-def _draw(name: str, shape: tuple[int, ...], dtype: Any, generator: Generator | None) -> Tensor:
+def _draw(name: str, shape: tuple[int, ...], dtype: DTypeLike, generator: Generator | None) -> Tensor:
     reserved = (generator or default_generator()).reserve(math.prod(shape))
     return FUNCTIONS[name](shape=shape, dtype=np.dtype(dtype), **reserved)
 
 
 @public
 def uniform(
-    shape: Any, low: float = 0.0, high: float = 1.0, dtype: Any = DEFAULT_FLOAT, generator: Generator | None = None
+    shape: int | Sequence[int],
+    low: float = 0.0,
+    high: float = 1.0,
+    dtype: DTypeLike = DEFAULT_FLOAT,
+    generator: Generator | None = None,
 ) -> Tensor:
     """Numbers evenly distributed in [low, high).
 
@@ -117,13 +125,17 @@ def uniform(
     >>> rg.uniform((2, 3), -1, 1).shape
     (2, 3)
     """
-    drawn = _draw("random_uniform", _shape((shape,) if isinstance(shape, (tuple, list)) else (shape,)), dtype, generator)
+    drawn = _draw("random_uniform", _shape((shape,)), dtype, generator)
     return drawn if (low, high) == (0.0, 1.0) else drawn * (high - low) + low
 
 
 @public
 def normal(
-    shape: Any, mean: float = 0.0, std: float = 1.0, dtype: Any = DEFAULT_FLOAT, generator: Generator | None = None
+    shape: int | Sequence[int],
+    mean: float = 0.0,
+    std: float = 1.0,
+    dtype: DTypeLike = DEFAULT_FLOAT,
+    generator: Generator | None = None,
 ) -> Tensor:
     """Numbers of the normal distribution with this mean and standard deviation.
 
@@ -131,12 +143,17 @@ def normal(
     >>> rg.normal((2, 3), std=0.02).shape
     (2, 3)
     """
-    drawn = _draw("random_normal", _shape((shape,) if isinstance(shape, (tuple, list)) else (shape,)), dtype, generator)
+    drawn = _draw("random_normal", _shape((shape,)), dtype, generator)
     return drawn if (mean, std) == (0.0, 1.0) else drawn * std + mean
 
 
 @public
-def rand(*shape: Any, dtype: Any = DEFAULT_FLOAT, generator: Generator | None = None, requires_grad: bool = False) -> Tensor:
+def rand(
+    *shape: int | Sequence[int],
+    dtype: DTypeLike = DEFAULT_FLOAT,
+    generator: Generator | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
     """Numbers evenly distributed in [0, 1): `rg.rand(2, 3)`.
 
     >>> import retrograd as rg
@@ -148,7 +165,12 @@ def rand(*shape: Any, dtype: Any = DEFAULT_FLOAT, generator: Generator | None = 
 
 
 @public
-def randn(*shape: Any, dtype: Any = DEFAULT_FLOAT, generator: Generator | None = None, requires_grad: bool = False) -> Tensor:
+def randn(
+    *shape: int | Sequence[int],
+    dtype: DTypeLike = DEFAULT_FLOAT,
+    generator: Generator | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
     """Numbers of the standard normal distribution: `rg.randn(2, 3)`.
 
     >>> import retrograd as rg
@@ -160,7 +182,9 @@ def randn(*shape: Any, dtype: Any = DEFAULT_FLOAT, generator: Generator | None =
 
 
 @public
-def randint(low: int, high: int | None = None, shape: Any = (), generator: Generator | None = None) -> Tensor:
+def randint(
+    low: int, high: int | None = None, shape: int | Sequence[int] = (), generator: Generator | None = None
+) -> Tensor:
     """Integers in [low, high), or in [0, low) where only one is given; int64.
 
     >>> import retrograd as rg
@@ -168,7 +192,7 @@ def randint(low: int, high: int | None = None, shape: Any = (), generator: Gener
     True
     """
     low, high = (0, low) if high is None else (low, high)
-    wanted = _shape((shape,) if isinstance(shape, (tuple, list)) else (shape,))
+    wanted = _shape((shape,))
     reserved = (generator or default_generator()).reserve(math.prod(wanted))
     return Tensor(current_backend().asarray(integers(reserved["key"], reserved["counter"], low, high, wanted)))
 
@@ -206,7 +230,7 @@ def dropout_mask(ops, x, /, p, key, counter):
 
 
 @public
-def dropout(x: Any, p: float = 0.5, training: bool = True, generator: Generator | None = None) -> Any:
+def dropout(x: TensorLike, p: float = 0.5, training: bool = True, generator: Generator | None = None) -> Tensor:
     """Each element becomes 0 with probability p, the others are divided by 1 - p (Srivastava et al. 2014).
 
     Without `training`, and for p = 0, x itself.
@@ -218,8 +242,8 @@ def dropout(x: Any, p: float = 0.5, training: bool = True, generator: Generator 
     if not 0 <= p <= 1:
         raise ValueError(f"dropout: p is a probability, in 0…1; got {p}")
     if not training or p == 0:
-        return x
+        return asarray(x)
     if p == 1:
         return FUNCTIONS["multiply"](x, 0.0)
-    size = x.size if type(x) in TENSOR_TYPES else np.size(x)
+    size = x.size if isinstance(x, Tensor) else np.size(x)
     return FUNCTIONS["dropout_mask"](x, p=p, **(generator or default_generator()).reserve(size))

@@ -253,7 +253,11 @@ def _winner(larger: str):
     derivatives=_winner("greater"),
     expression="maximum(x, y)",
     samples=pairs(apart=0.25),
-    special=(Special((1.0, 1.0), 1.0, (0.5, 0.5)), Special((np.nan, 1.0), np.nan), Special((np.inf, 1.0), np.inf, (1.0, 0.0))),
+    special=(
+        Special((1.0, 1.0), 1.0, (0.5, 0.5)),
+        Special((np.nan, 1.0), np.nan),
+        Special((np.inf, 1.0), np.inf, (1.0, 0.0)),
+    ),
 )
 def maximum(xp, x, y, /):
     """The larger of x and y; NaN where one is. Equal values share the gradient.

@@ -67,7 +67,7 @@ def _matmul_y(ops, g, x, x_shape, y_shape):
     ),
 )
 def matmul(xp, x, y, /):
-    """Matrix product over the last two axes, the others broadcast; vectors as in NumPy. Shapes (…, n, k), (…, k, m).
+    """Matrix product over the last two axes, (…, n, k) times (…, k, m), the others broadcast; vectors as in NumPy.
 
     >>> import retrograd as rg
     >>> rg.tensor([[1.0, 2.0]]) @ rg.tensor([[3.0], [4.0]])
@@ -94,7 +94,7 @@ def _linear_fast(ops, x, weight, bias=None):
     if x.ndim == 2:
         out = xp.matmul(x, weight.T)
     else:
-        out = xp.matmul(x.reshape(-1, x.shape[-1]) if x.size else x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), weight.T)
+        out = xp.matmul(x.reshape(math.prod(x.shape[:-1]), x.shape[-1]), weight.T)
     if bias is not None:
         out += bias
     return out if x.ndim == 2 else out.reshape(*x.shape[:-1], weight.shape[0])
@@ -109,7 +109,8 @@ def _linear_into(xp, out, x, weight, bias):
 def _check_linear(backend: Any, x: Any, weight: Any, bias: Any = None) -> None:
     if weight.ndim != 2 or not x.ndim or x.shape[-1] != weight.shape[1]:
         raise ValueError(
-            f"the last axis of x, of length {x.shape[-1] if x.ndim else 'none'}, must be the second of weight {tuple(weight.shape)}"
+            f"the last axis of x, of length {x.shape[-1] if x.ndim else 'none'}, must be the second of weight "
+            f"{tuple(weight.shape)}"
         )
     if bias is not None and tuple(bias.shape) != (weight.shape[0],):
         raise ValueError(f"bias must have shape ({weight.shape[0]},), got {tuple(bias.shape)}")
@@ -142,7 +143,7 @@ def linear(ops, x, weight, bias=None, /):
     return out if bias is None else ops.add(out, bias)
 
 
-# -- Einstein's convention ----------------------------------------------------------------------------------------------
+# -- Einstein's convention -----------------------------------------------------------------------------------------
 
 
 def parse_subscripts(subscripts: str, ndims: list[int]) -> tuple[list[str], str]:
@@ -195,7 +196,8 @@ def _einsum_rule(ops, needs, g, operands, subscripts):
         reachable = "".join(c for c in unique if any(c in t for t in labels))
         part = ops.einsum(*inputs, subscripts=f"{','.join(labels)}->{reachable}")
         if reachable != unique:  # a label that only this operand has was summed: its gradient is the same everywhere
-            part = ops.reshape(part, shape=tuple(part.shape[reachable.index(c)] if c in reachable else 1 for c in unique))
+            kept = tuple(part.shape[reachable.index(c)] if c in reachable else 1 for c in unique)
+            part = ops.reshape(part, shape=kept)
             part = ops.broadcast_to(part, shape=tuple(lengths[c] for c in unique))
         if unique != wanted:  # a repeated label takes a diagonal: its gradient lies on the diagonal
             part = _on_diagonal(ops, part, unique, wanted)
@@ -236,13 +238,13 @@ def einsum_(xp, /, *operands, subscripts):
     terms, result = parse_subscripts(subscripts, [o.ndim for o in operands])
     text = f"{','.join(terms)}->{result}"
     if len(operands) == 1:
-        return xp.einsum(text, operands[0]).copy()  # a transpose or a diagonal comes as a view, and could be written into
+        return xp.einsum(text, operands[0]).copy()  # a transpose or diagonal comes as a view, and could be written into
     return xp.einsum(text, *operands, optimize=True)
 
 
 @public
 def einsum(subscripts: str, *operands: TensorLike) -> Tensor:
-    """Sums of products in Einstein's convention, as `numpy.einsum`: repeated labels are multiplied, missing ones summed.
+    """Sums of products in Einstein's convention, as `numpy.einsum`: repeated labels are multiplied, missing ones added.
 
     >>> import retrograd as rg
     >>> a, b = rg.tensor([[1.0, 2.0]]), rg.tensor([[3.0], [4.0]])

@@ -227,7 +227,7 @@ def pad(
     return asarray(x)
 
 
-# -- methods that take a shape or axes as several arguments, and PyTorch's names ----------------------------------------
+# -- methods that take a shape or axes as several arguments, and PyTorch's names -----------------------------------
 
 
 def _several(values: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -95,7 +95,9 @@ def _prod_rule(ops, g, x, axis):
     return ops.multiply(_spread(ops, g, shape, axis), ops.transpose(stacked, axes=back))
 
 
-@record("reduction", derivatives=dict(x=_prod_rule), samples=over((2, 3), {}, {"axis": 1}, {"axis": 0, "keepdims": True}))
+@record(
+    "reduction", derivatives=dict(x=_prod_rule), samples=over((2, 3), {}, {"axis": 1}, {"axis": 0, "keepdims": True})
+)
 def prod(xp, x, /, axis=None, keepdims=False):
     """Product over `axis`. The gradient is right where factors are zero, and takes n² products for n factors.
 

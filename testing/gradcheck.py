@@ -21,7 +21,7 @@ import numpy as np
 from ..autograd_core.backward import gradients_of
 from ..autograd_core.context import current_backend, reference_tier
 from ..autograd_core.promotion import is_float
-from ..autograd_core.tensor import Tensor, asarray
+from ..autograd_core.tensor import Tensor
 
 Function = Callable[..., Any]
 _EPS = np.finfo(np.float64).eps
@@ -102,7 +102,7 @@ def gradient_function(f: Function, n: int) -> Function:
     def gradient(*arguments: Any) -> list[Any]:
         create_graph = any(isinstance(a, Tensor) and a.requires_grad for a in arguments)
         xs = [x.detach().requires_grad_() if _plain_float(x) else x for x in arguments[:n]]
-        pairs = [(o, w) for o, w in zip(_float_outputs(f, xs), arguments[n:], strict=True) if o.requires_grad]
+        pairs = [(o, w.to(o.backend)) for o, w in zip(_float_outputs(f, xs), arguments[n:], strict=True) if o.requires_grad]
         wanted = [x for x in xs if isinstance(x, Tensor) and x.requires_grad]
         if not pairs or not wanted:
             return [x * 0 for x in wanted]
@@ -170,7 +170,11 @@ class _Check:
         tensors = [_tensor(x, i in self.wanted) for i, x in enumerate(self.inputs)]
         before = [t.numpy().tobytes() if isinstance(t, Tensor) else b"" for t in tensors]
         outs = _outputs(self.f, tensors)
-        pairs = [(o, asarray(w)) for o, w in zip(outs, self.weights, strict=True) if w is not None and o.requires_grad]
+        pairs = [
+            (o, Tensor(o.backend.asarray(w)))
+            for o, w in zip(outs, self.weights, strict=True)
+            if w is not None and o.requires_grad
+        ]
         leaves = [tensors[i] for i in self.wanted]
         found: list[Any] = [None] * len(leaves)
         if pairs:

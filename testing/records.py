@@ -22,7 +22,7 @@ from ..autograd_core.record import Record, raw_ops
 from ..autograd_core.recorder import recording
 from ..autograd_core.samples import Sample
 from ..autograd_core.tensor import Tensor
-from ..backends import kernel_tier
+from ..backends import get_backend, kernel_tier
 from .gradcheck import GradientError, check_gradient, check_second_order, close, tiers
 
 _EXACT = 1e-12  # float64 results that may differ by the order of a sum only
@@ -56,14 +56,16 @@ class Case:
         return self.but([x.astype(_complex(dtype) if x.dtype.kind == "c" else dtype) if i in self.floating else x
                          for i, x in enumerate(self.inputs)])
 
-    def tensors(self, wanted: Sequence[int] | None = None, arrange: Callable | None = None) -> list[Any]:
+    def tensors(
+        self, wanted: Sequence[int] | None = None, arrange: Callable | None = None, place: str | None = None
+    ) -> list[Any]:
         """Fresh leaves; those at `wanted` (default: all floating ones) require gradients."""
-        return [self._tensor(i, x, wanted, arrange) for i, x in enumerate(self.inputs)]
+        backend = get_backend(place) if place else current_backend()
+        return [self._tensor(i, x, wanted, arrange, backend) for i, x in enumerate(self.inputs)]
 
-    def _tensor(self, i: int, x: Any, wanted: Sequence[int] | None, arrange: Callable | None) -> Any:
+    def _tensor(self, i: int, x: Any, wanted: Sequence[int] | None, arrange: Callable | None, backend: Any) -> Any:
         if not isinstance(x, np.ndarray):
             return x
-        backend = current_backend()
         array = backend.asarray(x, copy=True)
         made = Tensor(arrange(backend.xp, array) if arrange else array)
         return made.requires_grad_() if i in (self.floating if wanted is None else wanted) else made
@@ -73,12 +75,26 @@ class Case:
         return list(out) if self.record.multiple else [out]
 
     def run(
-        self, wanted: Sequence[int] | None = None, arrange: Callable | None = None
+        self, wanted: Sequence[int] | None = None, arrange: Callable | None = None, place: str | None = None
     ) -> tuple[list[np.ndarray], dict[int, np.ndarray]]:
         """Values of the outputs, and the gradient (zeros where there is none) of each wanted input."""
-        tensors = self.tensors(wanted, arrange)
+        tensors = self.tensors(wanted, arrange, place)
         outs = self.call(tensors)
         return [o.numpy() for o in outs], self.backward(outs, tensors)
+
+    def run_twice(
+        self, wanted: Sequence[int] | None = None, place: str | None = None
+    ) -> tuple[list[np.ndarray], dict[int, np.ndarray]]:
+        """Gradients, and the gradients of those."""
+        tensors = self.tensors(wanted, None, place)
+        leaves = {i: t for i, t in enumerate(tensors) if isinstance(t, Tensor) and t.requires_grad}
+        roots = [o for o in self.call(tensors) if o.requires_grad]
+        if not roots or not leaves:
+            return [], {}
+        found = gradients_of(roots, [weights(o) for o in roots], list(leaves.values()), True, True)
+        first = [g for _, g in found if g is not None]
+        second = [g for g in first if g.requires_grad]
+        return [g.numpy() for g in first], self.backward(second, tensors)
 
     def backward(self, outs: Sequence[Tensor], tensors: Sequence[Any], retain: bool = False) -> dict[int, np.ndarray]:
         leaves = {i: t for i, t in enumerate(tensors) if isinstance(t, Tensor) and t.requires_grad}
@@ -296,14 +312,45 @@ def _inputs_untouched(rec: Record) -> None:
 
 def _backends(*names: str) -> Callable[[Record], None]:
     def check(rec: Record) -> None:
-        for case in cases(rec):
-            results = []
-            for name in names:
-                with use_backend(name):
-                    results.append(case.run())
-            _same(case, f"{names[1]} beside {names[0]}", results[1], results[0], 1e-10)
+        results = []
+        for name in names:
+            with use_backend(name):
+                results.append([(case, case.run()) for case in cases(rec)])
+        for (_, expected), (case, got) in zip(*results, strict=True):
+            _same(case, f"{names[1]} beside {names[0]}", got, expected, 1e-10)
 
     return check
+
+
+def _numbers(rec: Record) -> None:
+    """A Python number as operand gives what a 0-d array gives, to second order: it is weak, not different."""
+    if rec.kind != "elementwise":
+        return
+    for case in cases(rec):
+        for i in case.floating:
+            rest = [j for j in case.floating if j != i]
+            if not rest or not case.inputs[i].size:
+                continue
+            number = float(case.inputs[i].flat[0])
+            as_number, as_array = (
+                case.but([x if j != i else given for j, x in enumerate(case.inputs)])
+                for given in (number, np.asarray(number))
+            )
+            _same(case, f"input {i} a number", as_number.run(rest), as_array.run(rest))
+            _same(case, f"input {i} a number", as_number.run_twice(rest), as_array.run_twice(rest))
+
+
+def _elsewhere(rec: Record) -> None:
+    """Tensors of another backend than the default one stay there, in every order."""
+    other = "strict" if current_backend().name == "numpy" else "numpy"
+    for case in cases(rec):
+        if not any(isinstance(x, np.ndarray) for x in case.inputs):
+            continue
+        for run in (Case.run, Case.run_twice):
+            _same(case, f"made on {other}", run(case, place=other), run(case))
+        number = [float(x.flat[0]) if i in case.floating[1:] and x.size else x for i, x in enumerate(case.inputs)]
+        if rec.kind == "elementwise":
+            _same(case, f"made on {other}", case.but(number).run_twice(place=other), case.but(number).run_twice())
 
 
 def _memory(rec: Record) -> None:
@@ -422,6 +469,8 @@ CHECKS: dict[str, Callable[[Record], None]] = {
     "special values": _special_values,
     "inputs untouched": _inputs_untouched,
     "numpy = strict": _backends("numpy", "strict"),
+    "numbers": _numbers,
+    "elsewhere": _elsewhere,
     "memory": _memory,
     "freeing": _freeing,
     "needs": _needs,
@@ -442,7 +491,8 @@ def _named(case: Case) -> Callable[..., Any]:
 
 def _agree(case: Case, what: str, got: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
     if got.shape != expected.shape or not close(got, expected, tolerance):
-        raise RecordError(f"{case}: {what} is\n{got}\nexpected, to {tolerance:.1e},\n{expected}")
+        apart = f", {np.max(np.abs(got - expected)):.1e} apart" if got.shape == expected.shape and got.size else ""
+        raise RecordError(f"{case}: {what} is\n{got}\nexpected, to {tolerance:.1e}{apart},\n{expected}")
 
 
 def _same(case: Case, what: str, got: tuple, expected: tuple, tolerance: float = _EXACT) -> None:

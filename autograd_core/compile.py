@@ -1,6 +1,6 @@
 """`rg.compile`: a function is watched three times, then replayed as a flat program.
 
-    call 1   a plain eager call: optimizer state and gradients come into being
+    call 1   an eager call: optimizer state and gradients come into being
     call 2   eager and recorded
     call 3   recorded again: what differs is Python state that a replay would freeze, and is an error
     call 4…  the program runs; a new signature needs one recording more
@@ -39,7 +39,7 @@ class Compiled:
         self.program: Program | None = None
         self._results: dict[Any, Any] = {}  # signature → nest of the result
         self._tapes: dict[Any, Tape] = {}
-        self._calls = 0
+        self._first = True
         self._confirmed = False
         self._lock = threading.Lock()
         if hasattr(function, "__name__"):
@@ -48,9 +48,10 @@ class Compiled:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         with self._lock:
             args, kwargs = _as_tensors(args), _as_tensors(kwargs)
-            if current().recorder is not None or self._calls == 0:
-                self._calls += 1
+            if current().recorder is not None:
                 return self.function(*args, **kwargs)
+            if self._first:
+                return self._warm_up(args, kwargs)
             signature = self._signature(args, kwargs)
             program = self.programs.get(signature)
             if program is not None:
@@ -60,6 +61,14 @@ class Compiled:
                     return tree_rebuild(self._results[signature], iter(leaves))
                 del self.programs[signature]  # a storage was replaced: record anew
             return self._record(signature, args, kwargs)
+
+    def _warm_up(self, args: Any, kwargs: Any) -> Any:
+        """The first call: what it brings into being is there for the recordings, and optimizers are laid out in one piece."""
+        tape, result = record_call(self.function, args, kwargs, {})
+        for optimizer in tape.optimizers.values():
+            optimizer.flatten()
+        self._first = False
+        return _detached(result)
 
     def _record(self, signature: Any, args: Any, kwargs: Any) -> Any:
         first = self._tapes.get(signature)

@@ -9,6 +9,7 @@ memory in eager execution (views, storages that are changed in place) shares it 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -32,8 +33,9 @@ class Program:
     def __init__(self, tape: Tape, arguments: Sequence[Tensor], backend: Backend):
         self.backend = backend
         self.tape = tape
-        written = {v.number for s in tape.steps if is_effect(s) for v in s.inputs[:1]}
-        steps, stands_for = merge_equal(tape.steps, written)
+        self.memory = _memory(tape)
+        written = {self.memory[s.inputs[0].number] for s in tape.steps if is_effect(s)}
+        steps, stands_for = merge_equal(tape.steps, [n for n, m in self.memory.items() if m in written])
         self._stands_for = stands_for
         self.grads = [(leaf, None if n is None else stands_for.get(n, n)) for leaf, n in tape.grads]
         self.outputs = [
@@ -93,6 +95,7 @@ class _Builder:
         self.root: dict[int, int] = {}  # value → the value in whose memory it lies
         self.last_use: dict[int, int] = {}
         self.free: dict[tuple[Any, ...], list[Any]] = {}
+        self.pieces: dict[int, Any] = {}  # value → its place inside a flat array
         self.own: dict[int, Any] = {}  # root → array that may be used again when its last reader is done
         self.wanted = wanted
         self.arguments = arguments
@@ -103,11 +106,13 @@ class _Builder:
         for number, tensor in zip(tape.inputs, self.arguments, strict=True):
             program.input_places.append(self._put(number, self._empty(tensor.shape, tensor.dtype)))
         for number, tensor in tape.storages.items():
+            self.root[number] = program.memory[number]
             self._put(number, tensor.array)
         program.grad_places = [(self._put(n, self._empty(*tape.specs[n])), leaf) for n, leaf in tape.grad_reads.items()]
         self._find_roots()
         self._find_last_uses()
         targets = self._targets()
+        self._place_pieces()
         for i, step in enumerate(program.steps):
             if is_effect(step):
                 if i not in targets.values():
@@ -168,6 +173,37 @@ class _Builder:
                 found[value] = i
         return found
 
+    def _place_pieces(self) -> None:
+        """What is laid end to end is computed there: the inputs of a flat concat get their places inside its result."""
+        made = {n: s for s in self.program.steps for n in s.outputs}
+        for step in self.program.steps:
+            if step.record is None or step.record.name != "concat" or len(self.tape.specs[step.outputs[0]][0]) != 1:
+                continue
+            whole = step.outputs[0]
+            array, end, pieces = None, 0, []
+            for value in step.inputs:
+                start, end = end, end + self.tape.specs[value.number][0][0]
+                piece = self.root[value.number]
+                maker = made.get(piece)
+                if maker is None or maker.record is None or len(maker.outputs) != 1 or piece in self.pieces:
+                    continue
+                if math.prod(self.tape.specs[piece][0]) == end - start and self._straight(value.number, piece, made):
+                    pieces.append((piece, start, end))
+            if not pieces:
+                continue
+            array = self._put(whole, self._empty(*self.tape.specs[whole]))
+            for piece, start, end in pieces:
+                self.pieces[piece] = array[start:end].reshape(self.tape.specs[piece][0])
+
+    def _straight(self, number: int, root: int, made: dict[int, Step]) -> bool:
+        """Whether `number` is `root`, or reached from it by reshaping alone."""
+        while number != root:
+            step = made[number]
+            if step.record is None or step.record.name != "reshape":
+                return False
+            number = step.inputs[0].number
+        return True
+
     def _step(self, i: int, step: Step, targets: dict[int, int]) -> None:
         rec = step.record
         assert rec is not None
@@ -183,6 +219,10 @@ class _Builder:
                 storage = self.program.steps[targets[number]].inputs[0].number
                 outs.append(self._put(number, self.places[storage]))
                 self.root[number] = self.root[storage]
+            elif number in self.pieces:
+                outs.append(self._put(number, self.pieces[number]))
+            elif number in self.places:
+                outs.append(self.places[number])
             else:
                 outs.append(self._put(number, self._claim(i, step, number)))
         self.program.instructions.extend(self._bind(step, inputs, outs))
@@ -231,11 +271,36 @@ class _Builder:
         if rec.kind == "random":
             place = self.tape.draws[step.attributes["counter"]]
             return [(_draw, (self.program.counters, place, call, inputs, step.attributes, outs, several))]
+        if rec.name == "concat" and any(self.root[v.number] in self.pieces for v in step.inputs):
+            return self._join(step, inputs, outs[0])
         if isinstance(call, np.ufunc) and len(outs) == 1:
             return [(call, (*inputs, outs[0]))]
         if rec.into is not None and self.xp is np:
             return rec.into(np, outs[0], *inputs, **step.attributes)
         return [(_general, (call, inputs, step.attributes, outs, several))]
+
+
+    def _join(self, step: Step, inputs: list[Any], out: Any) -> list[Instruction]:
+        """A concat whose parts were computed in place, but for those that were not."""
+        calls, end = [], 0
+        for value, array in zip(step.inputs, inputs, strict=True):
+            start, end = end, end + array.shape[0]
+            if not self.backend.shares_memory(array, out):
+                calls.append((out.__setitem__, (slice(start, end), array)))
+        return calls
+
+
+def _memory(tape: Tape) -> dict[int, int]:
+    """Storage → the first one that lies in the same memory: parameters may be pieces of one flat array."""
+    found: dict[int, int] = {}
+    owners: dict[int, int] = {}
+    for number, tensor in tape.storages.items():
+        base = getattr(tensor.array, "base", None)
+        while getattr(base, "base", None) is not None:
+            base = base.base
+        key = id(tensor.array) if base is None else id(base)
+        found[number] = owners.setdefault(key, number)
+    return found
 
 
 def _general(call: Any, inputs: list[Any], attributes: dict[str, Any], outs: list[Any], several: bool) -> None:

@@ -153,10 +153,11 @@ class Record:
     def _implementation(self, array_type: type) -> Callable | None:
         """The fastest allowed forward for this array type: the backend's kernel, the hand-written one, the reference."""
         backend = BACKEND_BY_TYPE[array_type]
-        if self.kind == "fused" and kernel_tier() == "reference":
+        reference = kernel_tier(backend) == "reference"
+        if self.kind == "fused" and reference:
             return None  # dispatch writes it out in operations
         written = self.as_written(array_type)
-        kernel = backend.kernels.get(self.name) if kernel_tier() != "reference" else None
+        kernel = None if reference else backend.kernels.get(self.name)
         if kernel:
             return kernel
         if self.kind not in ("fused", "random"):

@@ -103,6 +103,9 @@ class Recorder:
     def host(self, call: Any) -> None:
         """`call()` changed numbers that recorded operations read, such as a rate; a replay repeats it first."""
 
+    def stepped(self, optimizer: Any) -> None:
+        """An optimizer made a step."""
+
     def entered(self, module: Any) -> None:
         """A module was called: its mode and its parameters are part of what was recorded."""
 

@@ -37,6 +37,7 @@ class Tape(Recorder):
         self.reserved: list[int] = []  # blocks of each generator
         self.draws: dict[int, Draw] = {}  # recorded counter → place in the reservation
         self.host_calls: list[Callable[[], None]] = []
+        self.optimizers: dict[int, Any] = {}
         self.modules: dict[int, Any] = {}
         self.inputs: list[int] = []
         self.outputs: Any = None
@@ -64,6 +65,9 @@ class Tape(Recorder):
 
     def host(self, call: Callable[[], None]) -> None:
         self.host_calls.append(call)
+
+    def stepped(self, optimizer: Any) -> None:
+        self.optimizers[id(optimizer)] = optimizer
 
     def entered(self, module: Any) -> None:
         self.modules[id(module)] = module

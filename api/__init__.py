@@ -1,6 +1,7 @@
 """retrograd: reverse-mode automatic differentiation with a pluggable array backend.
 
-`import retrograd as rg` gives tensors and operations; `rg.nn`, `rg.optim`, `rg.data`, `rg.train` are imported at first use.
+`import retrograd as rg` gives tensors and operations; `rg.nn`, `rg.optim`, `rg.data`, `rg.train` are imported when first
+used.
 
 >>> import retrograd as rg
 >>> w = rg.tensor([1.0, 2.0], requires_grad=True)
@@ -14,7 +15,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from retrograd.autograd_core import numpy_protocol, operations
+from retrograd.autograd_core import numpy_protocol as _numpy_protocol
+from retrograd.autograd_core import operations as _operations
 from retrograd.autograd_core.backward import backward
 from retrograd.autograd_core.context import (
     current_backend,
@@ -28,6 +30,7 @@ from retrograd.autograd_core.context import (
 from retrograd.autograd_core.define import PUBLIC as _PUBLIC
 from retrograd.autograd_core.dispatch import FUNCTIONS as _FUNCTIONS
 from retrograd.autograd_core.operations.random import Generator, default_generator, manual_seed
+from retrograd.autograd_core.record import REGISTRY as _REGISTRY
 from retrograd.autograd_core.safetensors import SafetensorsError
 from retrograd.autograd_core.storage import load, save
 from retrograd.autograd_core.tensor import Tensor, asarray, tensor
@@ -36,11 +39,12 @@ from retrograd.backends import BackendError, get_backend, set_default_backend
 
 __version__ = "0.1.0"
 
-globals().update({name: f for name, f in _FUNCTIONS.items() if f.record.public == "rg" and not f.record.name.endswith(".vjp")})
+globals().update({name: function for name, function in _FUNCTIONS.items() if _REGISTRY[name].public == "rg"})
 globals().update(_PUBLIC)
 concatenate = _PUBLIC["concat"]
 
 _ROOMS = ("nn", "optim", "data", "train", "testing", "backends", "autograd_core", "benchmarks", "examples")
+_ELSEWHERE = {"functional_call": "nn"}  # what a room has and `rg.` offers too
 
 
 def set_num_threads(n: int) -> None:
@@ -54,10 +58,9 @@ def get_num_threads() -> int:
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ROOMS or name == "functional_call":
+    if name in _ROOMS or name in _ELSEWHERE:
         from importlib import import_module
 
-        if name == "functional_call":
-            return import_module("retrograd.nn").functional_call
-        return import_module(f"retrograd.{name}")
+        room = import_module(f"retrograd.{_ELSEWHERE.get(name, name)}")
+        return getattr(room, name) if name in _ELSEWHERE else room
     raise AttributeError(f"module 'retrograd' has no attribute {name!r}")

@@ -8,7 +8,10 @@ from importlib import import_module
 
 # command → (module with a main(argv) that returns an exit code, what it does)
 COMMANDS: dict[str, tuple[str, str]] = {
-    "doctor": ("retrograd.testing.doctor", "what is installed, which backends work and why the others do not; --gpu checks a device"),
+    "doctor": (
+        "retrograd.testing.doctor",
+        "what is installed, which backends work and why the others do not; --gpu checks a device",
+    ),
     "fetch": ("retrograd.data.fetch", "get a data set or checkpoint by name into a folder that you name"),
 }
 

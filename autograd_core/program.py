@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 
 from ..backends import Backend
+from .blocking import Instruction, blocked
 from .passes import dead_code, is_effect, merge_equal, reads
 from .recorder import Step, Value
 from .tape import Tape
 from .tensor import Tensor
-
-Instruction = tuple[Callable[..., Any], tuple[Any, ...]]
 
 
 class Program:
@@ -120,6 +119,8 @@ class _Builder:
             else:
                 self._step(i, step, targets)
             self._release(i, step)
+        if self.xp is np:
+            program.instructions = blocked(program.instructions)
         program.results = [
             (self.places[o.number], True) if isinstance(o, Value) else (o, False) for o in program.outputs
         ]

@@ -9,7 +9,7 @@ and on Tensors where the step is being recorded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,7 @@ from ..autograd_core.inplace import overwrite
 from ..autograd_core.record import raw_ops, tensor_ops
 from ..autograd_core.tensor import Tensor
 from ..backends import backend_of
+from .flat import Flat
 from .groups import Group, check_disjoint, complete, group_of, groups_of
 from .program import NotElementwise, Program, build, fits
 
@@ -43,6 +44,7 @@ class Optimizer:
         self.param_groups: list[Group] = [complete(g, self.defaults, self.check) for g in groups_of(params)]
         check_disjoint(self.param_groups)
         self._programs: dict[tuple[tuple[str, ...], tuple[str, ...]], Program | None] = {}
+        self._flats: list[Flat] = []
         self._slots: dict[tuple[Any, ...], dict[str, Tensor]] = {}
 
     @staticmethod
@@ -151,6 +153,7 @@ class Optimizer:
     def _step_recorded(self) -> None:
         """The step as operations on Tensors; numbers are 0-d Tensors, which a host call fills before every replay."""
         recorder = current().recorder
+        recorder.stepped(self)  # type: ignore[union-attr]
         for number, group in enumerate(self.param_groups):
             cohorts: dict[int, list[Tensor]] = {}  # parameters of equal step count share their numbers
             for p in group["params"]:
@@ -160,8 +163,8 @@ class Optimizer:
                 advance = partial(self._advance, number, cohort, parameters)
                 advance()
                 recorder.host(advance)  # type: ignore[union-attr]
-                for p in parameters:
-                    self._update_recorded(p, self._slots[number, cohort, p.dtype, p.backend.name])
+                for p, gradient, states in self._pieces(parameters):
+                    self._update_recorded(p, gradient, states, self._slots[number, cohort, p.dtype, p.backend.name])
 
     def _advance(self, number: int, cohort: int, parameters: list[Tensor]) -> None:
         """Count a step of these parameters, and compute the rule's numbers for it."""
@@ -177,10 +180,33 @@ class Optimizer:
             for name in slots.keys() - scalars.keys():
                 del slots[name]
 
-    def _update_recorded(self, p: Tensor, slots: dict[str, Tensor]) -> None:
-        states = {n: t for n, t in self.state[p].items() if n != "step"}
+    def flatten(self) -> None:
+        """Lay the parameters of each cohort end to end, where the rule allows it (see `optim/flat.py`)."""
+        if not self.elementwise:
+            return
+        cohorts: dict[Any, list[Tensor]] = {}
+        for number, group in enumerate(self.param_groups):
+            for p in group["params"]:
+                state = self.state.get(p)
+                if state is not None and p.grad is not None and p.node is None:
+                    cohorts.setdefault((number, state["step"], p.dtype, p.backend.name, tuple(state)), []).append(p)
+        placed = {id(p) for flat in self._flats for p in flat.parameters}
+        for parameters in cohorts.values():
+            if len(parameters) > 1 and not any(id(p) in placed for p in parameters):
+                self._flats.append(Flat(parameters, [self.state[p] for p in parameters]))
+
+    def _pieces(self, parameters: list[Tensor]) -> Iterator[tuple[Tensor, Tensor, dict[str, Tensor]]]:
+        """(parameter, gradient, states) to be updated: one flat piece for all where there is one, else each for itself."""
+        for flat in self._flats:
+            if flat.holds(parameters, [self.state[p] for p in parameters]):
+                yield flat.parameter, flat.gradient(), flat.states
+                return
+        for p in parameters:
+            yield p, p.grad, {n: t for n, t in self.state[p].items() if n != "step"}  # type: ignore[misc]
+
+    def _update_recorded(self, p: Tensor, gradient: Tensor, states: dict[str, Tensor], slots: dict[str, Tensor]) -> None:
         with no_grad():
-            new, kept = self.update(tensor_ops, p.detach(), p.grad, states, dict(slots))
+            new, kept = self.update(tensor_ops, p.detach(), gradient, states, dict(slots))
             overwrite(p, new)
             for name, tensor in kept.items():
                 if tensor is not states[name]:
@@ -230,7 +256,7 @@ class Optimizer:
         from_arrays(self, tensors, metadata, model)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_programs": {}, "_slots": {}}  # both are made again when they are needed
+        return {**self.__dict__, "_programs": {}, "_slots": {}, "_flats": []}  # both are made again when they are needed
 
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__} ("]

@@ -52,31 +52,45 @@ def pair(value: Any, name: str, least: int) -> Pair:
     return numbers
 
 
-def windows(image: Pair, kernel: Pair, stride: Any = 1, padding: Any = 0, dilation: Any = 1) -> Windows:
+def windows(
+    image: Pair, kernel: Any, stride: Any = 1, padding: Any = 0, dilation: Any = 1, ceil_mode: bool = False
+) -> Windows:
     """The windows of `kernel` on an image of `image` rows and columns that lie wholly inside it or its padding.
 
-    `padding` is an int or a pair, "valid" (none), or "same" (as many windows as places, with stride 1).
+    `padding` is an int or a pair, "valid" (none), or "same" (as many windows as places, with stride 1). With
+    `ceil_mode` a last window may reach beyond, if it begins inside; the padding at the end is longer then.
     """
     kernel, stride, dilation = pair(kernel, "kernel_size", 1), pair(stride, "stride", 1), pair(dilation, "dilation", 1)
     reach = tuple(d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True))
+    around, size = [], []
+    for n, r, s, (before, after) in zip(image, reach, stride, _around(padding, reach, stride), strict=True):
+        room = n + before + after - r
+        count = room // s + 1
+        if ceil_mode and room % s and count * s < n + before:
+            count += 1
+        around.append((before, max(after, (count - 1) * s + r - n - before)))
+        size.append(count)
+    if min(size) < 1:
+        whole = " × ".join(str(n + sum(p)) for n, p in zip(image, _around(padding, reach, stride), strict=True))
+        raise ValueError(
+            f"the window of {reach[0]} × {reach[1]} (kernel {kernel}, dilation {dilation}) is larger than the image of "
+            f"{whole} (padding included)"
+        )
+    return Windows(kernel, stride, dilation, tuple(around), tuple(size))  # type: ignore[arg-type]
+
+
+def _around(padding: Any, reach: tuple[int, ...], stride: Pair) -> tuple[Pair, Pair]:
+    if padding == "valid":
+        return (0, 0), (0, 0)
     if padding == "same":
         if stride != (1, 1):
             raise ValueError(f"padding='same' needs stride=1, got stride={stride}")
-        around = tuple(((r - 1) // 2, r // 2) for r in reach)
-    elif isinstance(padding, str):
-        if padding != "valid":
-            raise ValueError(f"padding must be an int, a pair of ints, 'same' or 'valid', got {padding!r}")
-        around = ((0, 0), (0, 0))
-    else:
-        around = tuple((p, p) for p in pair(padding, "padding", 0))
-    padded = tuple(n + before + after for n, (before, after) in zip(image, around, strict=True))
-    if padded[0] < reach[0] or padded[1] < reach[1]:
-        raise ValueError(
-            f"the window of {reach[0]} × {reach[1]} (kernel {kernel}, dilation {dilation}) is larger than the image of "
-            f"{padded[0]} × {padded[1]} (padding included)"
-        )
-    size = tuple((n - r) // s + 1 for n, r, s in zip(padded, reach, stride, strict=True))
-    return Windows(kernel, stride, dilation, around, size)  # type: ignore[arg-type]
+        rows, columns = (((r - 1) // 2, r // 2) for r in reach)
+        return rows, columns
+    if isinstance(padding, str):
+        raise ValueError(f"padding must be an int, a pair of ints, 'same' or 'valid', got {padding!r}")
+    rows, columns = pair(padding, "padding", 0)
+    return (rows, rows), (columns, columns)
 
 
 def padded(xp: Any, x: Any, padding: tuple[Pair, Pair], value: float = 0) -> Any:

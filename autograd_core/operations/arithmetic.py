@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from typing import Any
+
 import numpy as np
 
 from ..define import method, public, record
@@ -332,7 +334,7 @@ def _clip_rule(ops, g, x, low, high):
     samples=over((3, 4), {"low": -1.0, "high": 1.0}, {"low": 0.5}, {"high": -0.5}),
     special=(Special((np.array([1.0, 2.0, np.nan]),), np.array([1.0, 2.0, np.nan])),),
 )
-def clip_numbers(xp, x, /, low=None, high=None):
+def clip_numbers(xp, x, /, low: float | None = None, high: float | None = None):
     """`clip` between two numbers. The gradient is 1 inside and at the bounds, 0 outside."""
     return x.copy() if low is None and high is None else xp.clip(x, low, high)
 
@@ -348,5 +350,5 @@ def clip(x: TensorLike, min: TensorLike | None = None, max: TensorLike | None = 
     """
     if all(isinstance(v, (int, float, type(None))) for v in (min, max)):
         return FUNCTIONS["clip_numbers"](x, low=min, high=max)
-    x = x if min is None else maximum(x, min)
-    return x if max is None else minimum(x, max)
+    bounded: Any = x if min is None else maximum(x, min)
+    return bounded if max is None else minimum(bounded, max)

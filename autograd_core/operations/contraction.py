@@ -233,7 +233,7 @@ def _on_diagonal(ops: Any, part: Any, unique: str, wanted: str) -> Any:
         lambda rng: Sample((draw(rng, (2,)), draw(rng, (3,)), draw(rng, (2, 3))), {"subscripts": "i,j,ij->"}),
     ),
 )
-def einsum_(xp, /, *operands, subscripts):
+def einsum_(xp, /, *operands, subscripts: str):
     """`einsum` with the operands first."""
     terms, result = parse_subscripts(subscripts, [o.ndim for o in operands])
     text = f"{','.join(terms)}->{result}"

@@ -369,7 +369,7 @@ def _check_embedding(backend: Backend, weight: Any, indices: Any, padding_idx: i
     ),
     special=(Special((np.ones((2, 1)), np.array([0, 1])), np.ones((2, 1)), (np.ones((2, 1)),)),),
 )
-def embedding(xp, weight, indices, /, padding_idx=None):
+def embedding(xp, weight, indices, /, padding_idx: int | None = None):
     """Rows of a table: weight (N, D) and integer indices of any shape give indices.shape + (D,).
 
     The row `padding_idx` gets no gradient. An index outside 0…N-1 is an IndexError.

@@ -100,7 +100,7 @@ def _lengths(n: int, indices_or_sections: Any) -> list[int]:
         lambda rng: Sample((draw(rng, (2, 5)),), {"indices_or_sections": (1, 3), "axis": -1}),
     ),
 )
-def split(xp, x, /, indices_or_sections, axis=0):
+def split(xp, x, /, indices_or_sections: int | Sequence[int], axis=0):
     """Parts of x along `axis`, as `numpy.split`: an int gives that many equal parts, a list the places to cut at.
 
     >>> import retrograd as rg

@@ -185,7 +185,7 @@ def _windows(shape: tuple[int, ...], pad_width: tuple[tuple[int, int], ...]) -> 
     numpy=(),
     samples=over((2, 3), {"pad_width": ((1, 2), (0, 1))}, {"pad_width": ((0, 0), (3, 0)), "value": 1.5}),
 )
-def pad_constant(xp, x, /, pad_width, value=0):
+def pad_constant(xp, x, /, pad_width, value: float = 0):
     """`pad` with a constant; `pad_width` holds (before, after) for every axis."""
     return xp.pad(x, pad_width, mode="constant", constant_values=value)
 

@@ -221,7 +221,7 @@ def randperm(n: int, generator: Generator | None = None) -> Tensor:
         lambda rng: Sample((draw(rng, (0, 3)),), {"p": 0.1, "key": 1, "counter": 2}),
     ),
 )
-def dropout_mask(ops, x, /, p, key, counter):
+def dropout_mask(ops, x, /, p: float, key, counter):
     """Elements kept with probability 1 - p, divided by it; the mask of the kept ones is the residual."""
     mask = ops.backend.uniform(key, counter, x.shape, np.float32) >= np.float32(p)
     out = x * mask

@@ -125,7 +125,7 @@ def _freedom(shape: tuple[int, ...], axis: Any, correction: float) -> float:
     floating=True,
     samples=over((2, 3, 4), {}, {"axis": 1, "correction": 1}, {"axis": (0, 2), "keepdims": True}),
 )
-def var(xp, x, /, axis=None, correction=0, keepdims=False):
+def var(xp, x, /, axis=None, correction: float = 0, keepdims=False):
     """Variance over `axis`: the mean of squared distances from the mean, over n - `correction` elements.
 
     NumPy's default is `correction=0`; PyTorch's is 1.
@@ -151,7 +151,7 @@ def _std_rule(ops, g, out, x, axis, correction):
     samples=over((2, 3, 4), {}, {"axis": 1, "correction": 1}, {"axis": (0, 2), "keepdims": True}),
     special=(Special((np.array([2.0, 2.0]),), 0.0, (np.array([0.0, 0.0]),)),),
 )
-def std(xp, x, /, axis=None, correction=0, keepdims=False):
+def std(xp, x, /, axis=None, correction: float = 0, keepdims=False):
     """Standard deviation over `axis`: the square root of `var`. The gradient of a constant row is 0.
 
     >>> import retrograd as rg
@@ -213,7 +213,7 @@ _positions = over((2, 3, 4), {}, {"axis": 1}, {"axis": -1, "keepdims": True})
 
 
 @record("reduction", samples=_positions)
-def argmax(xp, x, /, axis=None, keepdims=False):
+def argmax(xp, x, /, axis: int | None = None, keepdims=False):
     """The position of the (first) largest element along `axis`, int64; in the flattened tensor for None.
 
     >>> import retrograd as rg
@@ -224,7 +224,7 @@ def argmax(xp, x, /, axis=None, keepdims=False):
 
 
 @record("reduction", samples=_positions)
-def argmin(xp, x, /, axis=None, keepdims=False):
+def argmin(xp, x, /, axis: int | None = None, keepdims=False):
     """The position of the (first) smallest element along `axis`, int64; in the flattened tensor for None.
 
     >>> import retrograd as rg

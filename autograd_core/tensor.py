@@ -3,6 +3,9 @@
 The arithmetic is not written here. Every operation is a record (`record.py`), and registering one attaches its method
 and operators to this class. What stands here is what a handle is: its array, its gradient, the node that made it, and
 the ways in and out of the world of raw arrays.
+
+For type checkers all members stand in `tensor.pyi`, which `.ci/stubs.py` writes. To them the class in this file is
+another one, without the attached members: hence the `type: ignore` where it uses those or meets other modules.
 """
 
 from __future__ import annotations

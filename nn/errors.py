@@ -32,7 +32,7 @@ def nearest(name: str, names: Iterable[str]) -> str:
     """The names that are spelled most like `name`, as the end of a sentence; empty where none is."""
     import difflib
 
-    close = difflib.get_close_matches(name, list(names), 3, 0.6)
+    close = difflib.get_close_matches(name, list(names), 3, 0.65)
     return f"; did you mean {' or '.join(map(repr, close))}?" if close else ""
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..autograd_core.context import current
 from ..autograd_core.errors import one_frame
-from ..autograd_core.operations import contraction, convolution, indexing, loss, movement, random
+from ..autograd_core.operations import contraction, convolution, indexing, loss, movement, pooling, random
 from ..autograd_core.record import tensor_ops as ops
 from ..autograd_core.tensor import Tensor, asarray
 from .errors import refusal
@@ -108,6 +108,52 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
     pairs = [(pad[i], pad[i + 1]) for i in range(0, len(pad), 2)]
     widths = [(0, 0)] * (x.ndim - len(pairs)) + pairs[::-1]
     return movement.pad(x, widths, names[mode], 0.0 if value is None else value)
+
+
+# -- pooling ----------------------------------------------------------------------------------------------------------
+
+
+@one_frame
+def max_pool2d(
+    input: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+) -> Tensor:
+    """The largest element of every window: (N, C, H, W) → (N, C, rows, columns)."""
+    return ops.max_pool2d(
+        input, kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode
+    )
+
+
+@one_frame
+def avg_pool2d(
+    input: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Tensor:
+    """The mean of every window: (N, C, H, W) → (N, C, rows, columns)."""
+    return ops.avg_pool2d(
+        input,
+        kernel_size=kernel_size,
+        stride=stride,
+        padding=padding,
+        ceil_mode=ceil_mode,
+        count_include_pad=count_include_pad,
+        divisor_override=divisor_override,
+    )
+
+
+@one_frame
+def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
+    """Means of windows laid so that output_size (rows, columns) come out."""
+    return pooling.adaptive_avg_pool2d(input, output_size)
 
 
 # -- activation functions ---------------------------------------------------------------------------------------------

@@ -93,11 +93,11 @@ def summary(module: Module, input_shape: tuple[int, ...] | None = None, sample: 
     >>> from retrograd import nn
     >>> net = nn.Sequential(nn.Linear(784, 128), nn.ReLU(), nn.Linear(128, 10)).freeze("0")
     >>> net.summary((784,))
-    layer         output shape  parameters
-    Sequential    (1, 10)                -
-      0 Linear    (1, 128)         100,480  frozen
-      1 ReLU      (1, 128)               -
-      2 Linear    (1, 10)            1,290  trained
+    layer       output shape  parameters
+    Sequential  (1, 10)                -
+      0 Linear  (1, 128)         100,480  frozen
+      1 ReLU    (1, 128)               -
+      2 Linear  (1, 10)            1,290  trained
     101,770 parameters: 1,290 trained, 100,480 frozen; 407.1 kB with buffers
     """
     shapes = _output_shapes(module, input_shape, sample)

@@ -34,10 +34,10 @@ def state_dict(module: Module, prefix: str = "") -> dict[str, Tensor]:
     """
     seen: set[int] = set()
     state: dict[str, Tensor] = {}
-    for name, tensor in _entries(module, prefix):
+    for name, tensor in _entries(module):
         if id(tensor) not in seen:
             seen.add(id(tensor))
-            state[name] = tensor.detach()
+            state[prefix + name] = tensor.detach()
     return state
 
 
@@ -84,9 +84,9 @@ def load_state_dict(module: Module, state: Mapping[str, Any], strict: bool = Tru
     return Loaded(missing, unexpected)
 
 
-def _entries(module: Module, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+def _entries(module: Module) -> Iterator[tuple[str, Tensor]]:
     """All names of what belongs to the state, shared ones more than once; a module's own before its children's."""
-    for path, owner in module.named_modules(prefix=prefix, remove_duplicate=False):
+    for path, owner in module.named_modules(remove_duplicate=False):
         for name, tensor in _own_parameters(owner):
             yield _joined(path, name), tensor
         for name, tensor in _own_buffers(owner):

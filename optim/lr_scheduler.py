@@ -278,7 +278,7 @@ class OneCycleLR(LRScheduler):
         self.anneal = _cosine if anneal_strategy == "cos" else _line
         rising = float(pct_start * total_steps) - 1
         if three_phase:
-            self.ends = [rising, 2 * rising + 1, total_steps - 1]
+            self.ends = [rising, 2 * rising, total_steps - 1]
         else:
             self.ends = [rising, total_steps - 1]
         count = len(optimizer.param_groups)

@@ -196,7 +196,7 @@ class Optimizer:
                 self._flats.append(Flat(parameters, [self.state[p] for p in parameters]))
 
     def _pieces(self, parameters: list[Tensor]) -> Iterator[tuple[Tensor, Tensor, dict[str, Tensor]]]:
-        """(parameter, gradient, states) to be updated: one flat piece for all where there is one, else each for itself."""
+        """(parameter, gradient, states) to be updated: one piece for all where there is one, else each for itself."""
         for flat in self._flats:
             if flat.holds(parameters, [self.state[p] for p in parameters]):
                 yield flat.parameter, flat.gradient(), flat.states
@@ -204,7 +204,9 @@ class Optimizer:
         for p in parameters:
             yield p, p.grad, {n: t for n, t in self.state[p].items() if n != "step"}  # type: ignore[misc]
 
-    def _update_recorded(self, p: Tensor, gradient: Tensor, states: dict[str, Tensor], slots: dict[str, Tensor]) -> None:
+    def _update_recorded(
+        self, p: Tensor, gradient: Tensor, states: dict[str, Tensor], slots: dict[str, Tensor]
+    ) -> None:
         with no_grad():
             new, kept = self.update(tensor_ops, p.detach(), gradient, states, dict(slots))
             overwrite(p, new)
@@ -256,7 +258,7 @@ class Optimizer:
         from_arrays(self, tensors, metadata, model)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_programs": {}, "_slots": {}, "_flats": []}  # both are made again when they are needed
+        return {**self.__dict__, "_programs": {}, "_slots": {}, "_flats": []}  # made again when needed
 
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__} ("]

@@ -8,10 +8,10 @@ else one of a few scratch buffers. The calls then run over blocks that fit the c
 >>> from retrograd.optim import SGD
 >>> print(build(SGD.update, ("momentum_buffer",), ("lr", "keep")).source)
 def update(p, g, momentum_buffer, lr, keep, t0):
-    multiply(momentum_buffer, keep, t0)
-    add(t0, g, momentum_buffer)
-    multiply(momentum_buffer, lr, t0)
-    subtract(p, t0, p)
+    multiply(momentum_buffer, keep, out=t0)
+    add(t0, g, out=momentum_buffer)
+    multiply(momentum_buffer, lr, out=t0)
+    subtract(p, t0, out=p)
 """
 
 from __future__ import annotations
@@ -119,6 +119,6 @@ def _allocate(steps: list[tuple[str, tuple[str, ...], str]], targets: dict[str, 
         else:
             place[result] = f"t{used}"
             used += 1
-        lines.append(f"{function}({', '.join([*given, place[result]])})")
+        lines.append(f"{function}({', '.join(given)}, out={place[result]})")
     late = [(place[value], target) for value, target in targets.items() if place[value] != target]
     return [*lines, *[f"{target}[:] = {where}" for where, target in late]], used

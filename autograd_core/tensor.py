@@ -129,7 +129,7 @@ class Tensor:
     def data(self, value: Any) -> None:
         from .inplace import replace
 
-        replace(self, value)
+        replace(self, value)  # type: ignore[arg-type]
 
     def __len__(self) -> int:
         if not self.array.ndim:
@@ -261,7 +261,7 @@ class Tensor:
         """
         from .backward import backward
 
-        backward((self,), (gradient,), retain_graph, create_graph, inputs)
+        backward((self,), (gradient,), retain_graph, create_graph, inputs)  # type: ignore[arg-type]
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Switch on (or off) that gradients of this leaf are wanted; returns the tensor."""
@@ -278,7 +278,7 @@ class Tensor:
         """Keep the gradient of this result in `.grad` too, which otherwise only leaves get."""
         from .hooks import retain_grad
 
-        retain_grad(self)
+        retain_grad(self)  # type: ignore[arg-type]
 
     def register_hook(self, hook: Callable[[Tensor], Tensor | None]) -> Any:
         """Call `hook(gradient)` when this tensor's gradient is complete; what it returns replaces the gradient.
@@ -287,7 +287,7 @@ class Tensor:
         """
         from .hooks import register
 
-        return register(self, hook)
+        return register(self, hook)  # type: ignore[arg-type]
 
     # -- copies and conversions -------------------------------------------------------------------------------------
 

@@ -1,6 +1,9 @@
-"""Run the examples in the docstrings of the installed package, each as if typed into a fresh interpreter.
+"""Run the examples in the docstrings of the installed package.
 
     python .ci/doctests.py [module ...]
+
+An example that imports retrograd is for users: it runs as if typed into a fresh interpreter. The others show internal
+functions and see the names of their module.
 
 pytest's own collection is not used, because it may import a module a second time under another name. Functions that
 are made from operation records live in no module's source, so everything reachable from a module's names is looked at.
@@ -23,31 +26,39 @@ def module_names() -> list[str]:
     return ["retrograd"] + [name for name in found if not name.endswith("__main__")]
 
 
-def documented(thing: Any, seen: set[int]) -> Iterator[tuple[str, str]]:
-    """Pairs (name, docstring) of a module or class and of what it contains, whatever made it."""
+def documented(thing: Any, seen: set[int]) -> Iterator[Any]:
+    """What has examples, of a module or class and of what it contains, whatever made it."""
     if id(thing) in seen:
         return
     seen.add(id(thing))
-    doc = getattr(thing, "__doc__", None)
-    if isinstance(doc, str) and ">>>" in doc:
-        yield name_of(thing), doc
+    if ">>>" in (getattr(thing, "__doc__", None) or ""):
+        yield thing
     if isinstance(thing, type | ModuleType):
         for value in list(vars(thing).values()):
             value = getattr(value, "__func__", value)  # of a class or static method
-            if home(value).split(".")[0] == "retrograd":
+            if not isinstance(value, ModuleType) and home(value).split(".")[0] == "retrograd":
                 yield from documented(value, seen)
 
 
 def home(value: Any) -> str:
     """The module that defines a function, class or property; "" for what is none of these."""
+    if isinstance(value, ModuleType):
+        return value.__name__
     value = value.fget if isinstance(value, property) else value
     return str(getattr(value, "__module__", "")) if callable(value) else ""
 
 
 def name_of(thing: Any) -> str:
     """Where a reader finds it."""
-    thing = thing.fget if isinstance(thing, property) else thing
-    return thing.__name__ if isinstance(thing, ModuleType) else f"{thing.__module__}.{thing.__qualname__}"
+    inner = thing.fget if isinstance(thing, property) else thing
+    return home(thing) + ("" if isinstance(thing, ModuleType) else f".{inner.__qualname__}")
+
+
+def names_for(thing: Any) -> dict[str, Any]:
+    """What an example can use without importing it."""
+    if "import retrograd" in thing.__doc__:
+        return {"__name__": "__main__"}
+    return dict(vars(sys.modules[home(thing)]))
 
 
 def main(names: list[str]) -> int:
@@ -56,10 +67,10 @@ def main(names: list[str]) -> int:
     seen: set[int] = set()
     texts: set[str] = set()
     for module in names or module_names():
-        for name, doc in documented(importlib.import_module(module), seen):
-            if doc not in texts:  # an operation is a function, a method and an operator with one text
-                texts.add(doc)
-                runner.run(parser.get_doctest(doc, {"__name__": "__main__"}, name, None, None))
+        for thing in documented(importlib.import_module(module), seen):
+            if thing.__doc__ not in texts:  # an operation is a function, a method and an operator with one text
+                texts.add(thing.__doc__)
+                runner.run(parser.get_doctest(thing.__doc__, names_for(thing), name_of(thing), None, None))
     failed, tried = runner.summarize(verbose=False)
     print(f"{tried} examples in {len(texts)} docstrings, {failed} failed")
     return 1 if failed or not tried else 0

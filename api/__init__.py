@@ -44,7 +44,7 @@ globals().update(_PUBLIC)
 concatenate = _PUBLIC["concat"]
 
 _ROOMS = ("nn", "optim", "data", "train", "testing", "backends", "autograd_core", "benchmarks", "examples")
-_ELSEWHERE = {"functional_call": "nn"}  # what a room has and `rg.` offers too
+_ELSEWHERE = {"functional_call": "nn", "compile": "autograd_core.compile", "RecordingError": "autograd_core.recorder"}  # what a room has and `rg.` offers too
 
 
 def set_num_threads(n: int) -> None:

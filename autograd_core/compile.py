@@ -6,7 +6,7 @@
     call 4…  the program runs; a new signature needs one recording more
 
 A signature is the nest, shapes and dtypes of the arguments, the values of the static ones, and the modes of what was
-entered. Results carry no graph: put `backward()` into the function.
+met inside (modules, leaves, optimizers). Results carry no graph: put `backward()` into the function.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import numpy as np
 
 from .context import current
 from .program import Program
-from .tape import Tape, compare, record_call
+from .recorder import RecordingError
+from .tape import Tape, Undo, compare, record_call
 from .tensor import TENSOR_TYPES, Tensor, asarray
 from .transforms import tree_leaves, tree_map, tree_rebuild
 
@@ -28,77 +29,134 @@ MAX_PROGRAMS = 64
 
 
 class Compiled:
-    """What `compile` returns: called like the function; attributes of the function (or module) are its own.
+    """What `compile` returns: called like the function, whose attributes it forwards.
 
-    `programs` maps signature to program, `program` is that of the latest replay.
+    `programs` maps signature to program, `program` is that of the latest call that replayed.
     """
 
-    def __init__(self, function: Callable):
+    def __init__(self, function: Callable, verify: bool = False):
         self.function = function
+        self.verify = verify
         self.programs: dict[Any, Program] = {}
         self.program: Program | None = None
-        self._results: dict[Any, Any] = {}  # signature → nest of the result
-        self._tapes: dict[Any, Tape] = {}
-        self._first = True
-        self._confirmed = False
-        self._lock = threading.Lock()
+        self._nests: dict[Any, Any] = {}  # signature → nest of the result
+        self._first: dict[Any, Tape] = {}  # signature → the recording that waits to be confirmed
+        self._warm = self._confirmed = False
+        self._modules: dict[int, Any] = {}
+        self._leaves: dict[int, Tensor] = {}
+        self._optimizers: dict[int, Any] = {}
+        self._lock = threading.RLock()
         if hasattr(function, "__name__"):
             update_wrapper(self, function)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         with self._lock:
             args, kwargs = _as_tensors(args), _as_tensors(kwargs)
-            if current().recorder is not None:
+            if current().recorder is not None:  # a compiled function inside another one is part of that one's program
                 return self.function(*args, **kwargs)
-            if self._first:
-                return self._warm_up(args, kwargs)
             signature = self._signature(args, kwargs)
             program = self.programs.get(signature)
-            if program is not None:
-                if program.valid() and all(leaf.grad is not None for _, leaf in program.grad_places):
-                    self.program = program
-                    leaves = program.run(_tensors(args, kwargs))
-                    return tree_rebuild(self._results[signature], iter(leaves))
+            if program is not None and not program.valid():
                 del self.programs[signature]  # a storage was replaced: record anew
-            return self._record(signature, args, kwargs)
+                program = None
+            if program is None:
+                return self._record(signature, args, kwargs)
+            self.program = program
+            if self.verify:
+                return self._verified(program, signature, args, kwargs)
+            return tree_rebuild(self._nests[signature], iter(program.run(_tensors(args, kwargs))))
 
-    def _warm_up(self, args: Any, kwargs: Any) -> Any:
-        """The first call: what it brings into being is there for the recordings, and optimizers are laid out in one piece."""
-        tape, result = record_call(self.function, args, kwargs, {})
-        for optimizer in tape.optimizers.values():
-            optimizer.flatten()
-        self._first = False
-        return _detached(result)
+    def prepare(self, *args: Any, **kwargs: Any) -> None:
+        """Warm up, record and confirm for arguments like these, and leave no trace: parameters, gradients, optimizer
+        state, schedules and random streams are afterwards what they were."""
+        with self._lock:
+            args, kwargs = _as_tensors(args), _as_tensors(kwargs)
+            if self._signature(args, kwargs) in self.programs:
+                return
+            gradients = _gradients()
+            done: list[Undo] = []
+            try:
+                for _ in range(4):  # the first calls bring into being what a signature is made of
+                    signature = self._signature(args, kwargs)
+                    if signature in self.programs:
+                        break
+                    self._record(signature, args, kwargs, done)
+            finally:
+                for undo in reversed(done):
+                    undo.restore()
+                for leaf in self._leaves.values():
+                    leaf.grad = None
+                for tensor, grad, values in gradients:
+                    grad.array[...] = values
+                    tensor.grad = grad
 
-    def _record(self, signature: Any, args: Any, kwargs: Any) -> Any:
-        first = self._tapes.get(signature)
-        slots = {} if first is None else {id(leaf.grad.array): leaf for leaf in first.leaves() if leaf.grad is not None}
-        tape, result = record_call(self.function, args, kwargs, slots)
-        if not self._confirmed and first is None:
-            self._tapes[signature] = tape
+    def _record(self, signature: Any, args: Any, kwargs: Any, undo: list[Undo] | None = None) -> Any:
+        """An eager call that is watched. The first of all only warms up, the second is confirmed by the third."""
+        slots = {id(leaf.grad.array): leaf for leaf in self._leaves.values() if leaf.grad is not None}
+        tape, result = record_call(self.function, args, kwargs, slots, journal=undo is not None)
+        if undo is not None:
+            undo.append(tape.undo)  # type: ignore[arg-type]
+        self._modules |= tape.modules
+        self._optimizers |= tape.optimizers
+        self._leaves |= {id(leaf): leaf for leaf in tape.leaves()}
+        if not self._warm:
+            for optimizer in tape.optimizers.values():
+                optimizer.flatten()
+            self._warm = True
             return _detached(result)
+        first = self._first.pop(signature, None)
         if first is not None:
             compare(first, tape)
             self._confirmed = True
-            del self._tapes[signature]
+        elif not self._confirmed:
+            self._first[signature] = tape
+            return _detached(result)
         if len(self.programs) >= MAX_PROGRAMS:
-            raise RuntimeError(
-                f"a compiled function met its {MAX_PROGRAMS + 1}th signature. Pad its arguments to a few shapes, or pass numbers "
-                "that change as 0-d tensors."
+            raise RecordingError(
+                f"a compiled function met more than {MAX_PROGRAMS} signatures. Pad its arguments to a few shapes, and pass "
+                "numbers that change as 0-d tensors."
             )
         arguments = _tensors(args, kwargs)
         backend = next((t.backend for t in [*arguments, *tape.storages.values()]), None)
-        if backend is not None:
-            self.programs[signature] = Program(tape, arguments, backend)
-            self._results[signature] = tree_map(lambda leaf: None, result)
+        if backend is None:
+            raise RecordingError("a compiled function met no tensor: there is nothing to compile")
+        self.programs[signature] = Program(tape, arguments, backend)
+        self._nests[signature] = tree_map(lambda leaf: None, result)
         return _detached(result)
+
+    def _verified(self, program: Program, signature: Any, args: Any, kwargs: Any) -> Any:
+        """Replay, undo, run eagerly, and compare results and storages."""
+        undo = Undo()
+        for tensor in program.changed:
+            undo.keep(tensor)
+        for call in program.tape.host_calls:
+            undo.keep_host(call)
+        undo.streams = [(g, g.state()) for g in program.tape.generators]
+        gradients = [(leaf, leaf.grad) for leaf in self._leaves.values()]
+        replayed = program.run(_tensors(args, kwargs))
+        after = [t.array.copy() for t in program.changed]
+        undo.restore()
+        for leaf, grad in gradients:
+            leaf.grad = grad
+        eager = _detached(self.function(*args, **kwargs))
+        pairs = [(f"result {i}", a, b) for i, (a, (_, b)) in enumerate(zip(replayed, tree_leaves(eager), strict=True))]
+        pairs += [(f"storage {t.shape}", a, t) for t, a in zip(program.changed, after, strict=True)]
+        for what, a, b in pairs:
+            _compare_values(what, a, b)
+        return eager
 
     def _signature(self, args: Any, kwargs: Any) -> Any:
         leaves = [
-            (path, leaf.shape, leaf.dtype, leaf.requires_grad) if type(leaf) in TENSOR_TYPES else (path, _static(leaf))
+            (path, leaf.array.shape, leaf.array.dtype, leaf.requires_grad) if type(leaf) in TENSOR_TYPES else (path, _static(leaf))
             for path, leaf in tree_leaves((args, kwargs))
         ]
-        return tuple(leaves), current().grad
+        return (
+            tuple(leaves),
+            current().grad,
+            tuple([(m.training, m._registrations) for m in self._modules.values()]),
+            tuple([(leaf.requires_grad, leaf.grad is None) for leaf in self._leaves.values()]),
+            tuple([o.structure() for o in self._optimizers.values()]),
+        )
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.__dict__["function"], name)
@@ -107,8 +165,13 @@ class Compiled:
         return f"<compiled {getattr(self.function, '__name__', self.function)!s}: {len(self.programs)} programs>"
 
 
-def compile(function: Callable) -> Compiled:  # noqa: A001  the name that users of PyTorch look for
+def compile(function: Callable, *, verify: bool = False) -> Compiled:
     """A function (a whole training step, or a model for inference) that runs as a flat program from its fourth call on.
+
+    Args:
+        function: of tensors, arrays, numbers and nests of them. Tensors are copied into the program's own places; other
+            values are part of the signature.
+        verify: compare each replay with an eager call, and raise RecordingError where they differ. Slow.
 
     >>> import retrograd as rg
     >>> w = rg.tensor([2.0], requires_grad=True)
@@ -118,7 +181,7 @@ def compile(function: Callable) -> Compiled:  # noqa: A001  the name that users 
     >>> [loss_of(rg.tensor([float(i)])).item() for i in range(5)]
     [0.0, 4.0, 16.0, 36.0, 64.0]
     """
-    return Compiled(function)
+    return Compiled(function, verify)
 
 
 def _as_tensors(tree: Any) -> Any:
@@ -139,3 +202,19 @@ def _static(value: Any) -> Any:
 
 def _detached(result: Any) -> Any:
     return tree_map(lambda v: v.detach() if type(v) in TENSOR_TYPES else v, result)
+
+
+def _gradients() -> list[tuple[Tensor, Tensor, Any]]:
+    """Every tensor of the process that has a gradient, the gradient, and its values: a first call may touch any of them."""
+    import gc
+
+    found = [t for t in gc.get_objects() if type(t) in TENSOR_TYPES and getattr(t, "grad", None) is not None]
+    return [(t, t.grad, t.grad.array.copy()) for t in found if t.node is None]  # type: ignore[union-attr]
+
+
+def _compare_values(what: str, replayed: Any, eager: Any) -> None:
+    one, two = (v.backend.to_numpy(v.array) if type(v) in TENSOR_TYPES else np.asarray(v) for v in (replayed, eager))
+    tolerance = 1e-4 if one.dtype.itemsize <= 4 else 1e-9
+    if not np.allclose(one, two, rtol=tolerance, atol=tolerance, equal_nan=True):
+        worst = float(np.max(np.abs(one - two)))
+        raise RecordingError(f"verify: {what} of the replay differs from eager execution by up to {worst:.3g}")

@@ -85,13 +85,15 @@ def setitem(tensor: Tensor, index: Any, value: Any) -> None:
             "values in a graph cannot be changed in place. Write y = x.at[index].set(value), which is differentiable, "
             "or change a leaf under rg.no_grad()."
         )
-    from .operations.indexing import plain_index
+    from .operations.indexing import join, parse
 
     cell = _cell(tensor)
+    template, indices = parse(index)
     recorder = current().recorder
     if recorder is not None:
-        recorder.assign(tensor, value, index)
-    tensor.array[plain_index(index, tensor.backend)] = _value(tensor, value, fits=False)
+        recorder.assign(tensor, value, template, indices)
+    place = join(template, [i.array if type(i) in TENSOR_TYPES else tensor.backend.asarray(i) for i in indices])
+    tensor.array[place] = _value(tensor, value, fits=False)
     cell[0] += 1
 
 

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from ..backends import Backend
+from .operations.indexing import join
 from .blocking import Instruction, blocked
 from .passes import dead_code, is_effect, merge_equal, reads
 from .recorder import Step, Value
@@ -32,9 +34,9 @@ class Program:
     def __init__(self, tape: Tape, arguments: Sequence[Tensor], backend: Backend):
         self.backend = backend
         self.tape = tape
-        self.memory = _memory(tape)
-        written = {self.memory[s.inputs[0].number] for s in tape.steps if is_effect(s)}
-        steps, stands_for = merge_equal(tape.steps, [n for n, m in self.memory.items() if m in written])
+        self.root = _roots(tape)
+        written = {self.root[s.inputs[0].number] for s in tape.steps if is_effect(s)}
+        steps, stands_for = merge_equal(tape.steps, [n for n, m in self.root.items() if m in written])
         self._stands_for = stands_for
         self.grads = [(leaf, None if n is None else stands_for.get(n, n)) for leaf, n in tape.grads]
         self.outputs = [
@@ -91,7 +93,7 @@ class _Builder:
         self.program, self.tape, self.backend = program, program.tape, program.backend
         self.xp = self.backend.xp
         self.places: dict[int, Any] = {}
-        self.root: dict[int, int] = {}  # value → the value in whose memory it lies
+        self.root = program.root
         self.last_use: dict[int, int] = {}
         self.free: dict[tuple[Any, ...], list[Any]] = {}
         self.pieces: dict[int, Any] = {}  # value → its place inside a flat array
@@ -105,10 +107,8 @@ class _Builder:
         for number, tensor in zip(tape.inputs, self.arguments, strict=True):
             program.input_places.append(self._put(number, self._empty(tensor.shape, tensor.dtype)))
         for number, tensor in tape.storages.items():
-            self.root[number] = program.memory[number]
             self._put(number, tensor.array)
         program.grad_places = [(self._put(n, self._empty(*tape.specs[n])), leaf) for n, leaf in tape.grad_reads.items()]
-        self._find_roots()
         self._find_last_uses()
         targets = self._targets()
         self._place_pieces()
@@ -120,7 +120,7 @@ class _Builder:
                 self._step(i, step, targets)
             self._release(i, step)
         if self.xp is np:
-            program.instructions = blocked(program.instructions)
+            program.instructions = [_named_out(i) for i in blocked(program.instructions)]
         program.results = [
             (self.places[o.number], True) if isinstance(o, Value) else (o, False) for o in program.outputs
         ]
@@ -130,21 +130,11 @@ class _Builder:
 
     def _put(self, number: int, array: Any) -> Any:
         self.places[number] = array
-        self.root.setdefault(number, number)
         return array
 
     def _empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
         self.program.nbytes += int(np.prod(shape)) * np.dtype(dtype).itemsize
         return self.xp.empty(shape, dtype)
-
-    def _find_roots(self) -> None:
-        """A step that moves without a copy leaves its result in the memory of its first input."""
-        for step in self.program.steps:
-            for number in step.outputs:
-                self.root[number] = number
-            if step.record is not None and step.view:
-                for number in step.outputs:
-                    self.root[number] = self.root[step.inputs[0].number]
 
     def _find_last_uses(self) -> None:
         for i, step in enumerate(self.program.steps):
@@ -158,7 +148,7 @@ class _Builder:
         found: dict[int, int] = {}
         made = {n: i for i, s in enumerate(self.program.steps) for n in s.outputs}
         for i, step in enumerate(self.program.steps):
-            if not is_effect(step) or step.attributes["index"] is not None or not isinstance(step.inputs[1], Value):
+            if not is_effect(step) or step.attributes["template"] is not None or not isinstance(step.inputs[1], Value):
                 continue
             storage, value = step.inputs[0].number, step.inputs[1].number
             start = made.get(value)
@@ -253,15 +243,10 @@ class _Builder:
                 self.free.setdefault((tuple(array.shape), np.dtype(array.dtype)), []).append(array)
 
     def _assign(self, step: Step) -> None:
-        storage, value = step.inputs
-        index = step.attributes["index"]
-        place = self.places[storage.number]
-        if index is not None:
-            from .operations.indexing import plain_index
-
-            self.program.instructions.append((place.__setitem__, (plain_index(index, self.backend), self._read(value))))
-        else:
-            self.program.instructions.append((place.__setitem__, (..., self._read(value))))
+        storage, value, *indices = [self._read(v) for v in step.inputs]
+        template = step.attributes["template"]
+        index = ... if template is None else join(template, [self.backend.asarray(i) for i in indices])
+        self.program.instructions.append((storage.__setitem__, (index, value)))
 
     def _bind(self, step: Step, inputs: list[Any], outs: list[Any]) -> list[Instruction]:
         """The calls of a step: of a ufunc with a place to write to, those that the record names (`into`), or any other's."""
@@ -291,17 +276,21 @@ class _Builder:
         return calls
 
 
-def _memory(tape: Tape) -> dict[int, int]:
-    """Storage → the first one that lies in the same memory: parameters may be pieces of one flat array."""
-    found: dict[int, int] = {}
+def _roots(tape: Tape) -> dict[int, int]:
+    """Value → the first value that lies in the same memory: of a view what it was taken of, of the pieces of one flat
+    array the first piece."""
+    root = {number: number for number in range(len(tape.specs))}
     owners: dict[int, int] = {}
     for number, tensor in tape.storages.items():
-        base = getattr(tensor.array, "base", None)
+        base = tensor.array
         while getattr(base, "base", None) is not None:
             base = base.base
-        key = id(tensor.array) if base is None else id(base)
-        found[number] = owners.setdefault(key, number)
-    return found
+        root[number] = owners.setdefault(id(base), number)
+    for step in tape.steps:
+        if step.view:
+            for number in step.outputs:
+                root[number] = root[step.inputs[0].number]
+    return root
 
 
 def _general(call: Any, inputs: list[Any], attributes: dict[str, Any], outs: list[Any], several: bool) -> None:
@@ -309,6 +298,12 @@ def _general(call: Any, inputs: list[Any], attributes: dict[str, Any], outs: lis
     result = call(*inputs, **attributes)
     for out, value in zip(outs, _flat(result) if several else (result,), strict=True):
         out[...] = value
+
+
+def _named_out(instruction: Instruction) -> Instruction:
+    """NumPy wants the place of the result of `maximum` and `minimum` by name."""
+    call, places = instruction
+    return (partial(call, out=places[2]), places[:2]) if call in (np.maximum, np.minimum) else instruction
 
 
 def _flat(result: Any) -> list[Any]:

@@ -92,10 +92,10 @@ class Recorder:
         view = rec.moves and _in_the_memory_of(operands[0], results[0])
         self.steps.append(Step(rec, inputs, attributes, tuple(map(self._number, arrays)), user_line(), view))
 
-    def assign(self, storage: Tensor, value: Any, index: Any = None) -> None:
-        """An effect: `storage` holds `value` from here on."""
-        given = Value(self.number(value)) if type(value) in TENSOR_TYPES else value
-        self.steps.append(Step(None, (Value(self.number(storage)), given), {"index": index}, (), user_line()))
+    def assign(self, storage: Tensor, value: Any, template: Any = None, indices: Sequence[Any] = ()) -> None:
+        """An effect: `storage` (its elements at the index, where there is one) holds `value` from here on."""
+        given = [Value(self.number(v)) if type(v) in TENSOR_TYPES else v for v in (storage, value, *indices)]
+        self.steps.append(Step(None, tuple(given), {"template": template}, (), user_line()))
 
     def reserve(self, generator: Any, key: int, counter: int, n_blocks: int) -> None:
         """A random draw reserved `n_blocks` of `generator` from `counter` on; what a replay must know, and others need not."""

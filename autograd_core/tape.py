@@ -9,7 +9,7 @@ Values are numbered in the order of appearance, by the identity of their arrays.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from .context import switched
@@ -29,8 +29,9 @@ class Draw(NamedTuple):
 class Tape(Recorder):
     """What one call of a function did."""
 
-    def __init__(self, slots: dict[int, Tensor]) -> None:
+    def __init__(self, slots: dict[int, Tensor], journal: bool = False) -> None:
         super().__init__()
+        self.undo = Undo() if journal else None
         self.storages: dict[int, Tensor] = {}  # number → the tensor from outside, held strongly
         self.grad_reads: dict[int, Tensor] = {}  # number → the leaf whose `.grad` it was at entry
         self.generators: list[Any] = []
@@ -55,15 +56,24 @@ class Tape(Recorder):
             else:
                 self.grad_reads[number] = leaf
 
+    def assign(self, storage: Tensor, value: Any, template: Any = None, indices: Sequence[Any] = ()) -> None:
+        if self.undo is not None:
+            self.undo.keep(storage)
+        super().assign(storage, value, template, indices)
+
     def reserve(self, generator: Any, key: int, counter: int, n_blocks: int) -> None:
         if generator not in self.generators:
             self.generators.append(generator)
             self.reserved.append(0)
+            if self.undo is not None:
+                self.undo.streams.append((generator, {"key": key, "counter": counter}))
         index = self.generators.index(generator)
         self.draws[counter] = Draw(index, self.reserved[index])
         self.reserved[index] += n_blocks
 
     def host(self, call: Callable[[], None]) -> None:
+        if self.undo is not None:
+            self.undo.keep_host(call)
         self.host_calls.append(call)
 
     def stepped(self, optimizer: Any) -> None:
@@ -77,9 +87,39 @@ class Tape(Recorder):
         return list({id(t): t for t in [*self.storages.values(), *self.grad_reads.values()] if t.requires_grad and t.node is None}.values())
 
 
-def record_call(function: Callable, args: tuple[Any, ...], kwargs: dict[str, Any], slots: dict[int, Tensor]) -> tuple[Tape, Any]:
+class Undo:
+    """What a call changed, as it was before: for calls that shall leave no trace."""
+
+    def __init__(self) -> None:
+        self.storages: dict[int, tuple[Tensor, Any]] = {}
+        self.hosts: dict[int, tuple[Any, Any]] = {}
+        self.streams: list[tuple[Any, dict[str, int]]] = []
+
+    def keep(self, storage: Tensor) -> None:
+        if id(storage) not in self.storages:
+            self.storages[id(storage)] = (storage, storage.array.copy())
+
+    def keep_host(self, call: Callable[[], None]) -> None:
+        owner = getattr(call, "__self__", None) or call.func.__self__  # type: ignore[attr-defined]  a bound method, or a partial of one
+        self.hosts.setdefault(id(owner), (owner, owner.host_state()))
+
+    def restore(self) -> None:
+        """Put everything back."""
+        for tensor, array in self.storages.values():
+            tensor.array[...] = array
+            if tensor.cell is not None:
+                tensor.cell[0] += 1
+        for owner, state in self.hosts.values():
+            owner.restore_host_state(state)
+        for generator, state in self.streams:
+            generator.set_state(state)
+
+
+def record_call(
+    function: Callable, args: tuple[Any, ...], kwargs: dict[str, Any], slots: dict[int, Tensor], journal: bool = False
+) -> tuple[Tape, Any]:
     """Call a function eagerly, and write down what it did; `slots` maps the arrays of gradients at entry to their leaves."""
-    tape = Tape(slots)
+    tape = Tape(slots, journal)
     for _, leaf in tree_leaves((args, kwargs)):
         if type(leaf) in TENSOR_TYPES:
             tape.inputs.append(tape.number(leaf, known=True))

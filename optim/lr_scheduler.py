@@ -48,6 +48,16 @@ class LRScheduler:
             recorder.host(self._advance)
         self._advance()
 
+    def host_state(self) -> Any:
+        """The place, and the options of all groups, so that calls which shall leave no trace can put them back."""
+        return self.last_epoch, [dict(group) for group in self.optimizer.param_groups]
+
+    def restore_host_state(self, state: Any) -> None:
+        """Put back what `host_state` gave."""
+        self.last_epoch, groups = state
+        for group, before in zip(self.optimizer.param_groups, groups, strict=True):
+            group.update(before)
+
     def _advance(self) -> None:
         self.last_epoch += 1
         self._set()

@@ -161,8 +161,8 @@ class Optimizer:
                     cohorts.setdefault(self._begin(p, group)["step"], []).append(p)
             for cohort, parameters in enumerate(cohorts.values()):
                 advance = partial(self._advance, number, cohort, parameters)
-                advance()
                 recorder.host(advance)  # type: ignore[union-attr]
+                advance()
                 for p, gradient, states in self._pieces(parameters):
                     self._update_recorded(p, gradient, states, self._slots[number, cohort, p.dtype, p.backend.name])
 
@@ -179,6 +179,22 @@ class Optimizer:
                 slots[name].array[...] = value
             for name in slots.keys() - scalars.keys():
                 del slots[name]
+
+    def structure(self) -> tuple[Any, ...]:
+        """What a compiled step took for granted: the number of parameters of each group, and which options are on."""
+        return tuple(
+            (len(group["params"]), *[bool(v) for k, v in group.items() if not isinstance(v, (list, dict))])
+            for group in self.param_groups
+        )
+
+    def host_state(self) -> Any:
+        """The step counts, so that calls which shall leave no trace can put them back."""
+        return {p: state["step"] for p, state in self.state.items()}
+
+    def restore_host_state(self, state: Any) -> None:
+        """Put back what `host_state` gave; parameters that were not there stand before their first step."""
+        for p, kept in self.state.items():
+            kept["step"] = state.get(p, 0)
 
     def flatten(self) -> None:
         """Lay the parameters of each cohort end to end, where the rule allows it (see `optim/flat.py`)."""

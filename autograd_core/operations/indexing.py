@@ -72,12 +72,6 @@ def join(template: tuple[Any, ...], indices: Any) -> Any:
     return tuple(next(rest) if item is HOLE else item for item in template)
 
 
-def plain_index(index: Any, backend: Backend) -> Any:
-    """An index whose arrays are the backend's own."""
-    template, arrays = parse(index)
-    return join(template, [a.array if type(a) in TENSOR_TYPES else backend.asarray(a) for a in arrays])
-
-
 def _check_bounds(backend: Backend, x: Any, *rest: Any, template: tuple[Any, ...]) -> None:
     """Refuse integer index arrays that reach outside: NumPy does it itself, CuPy would wrap around silently."""
     if isinstance(x, np.ndarray) or HOLE not in template:

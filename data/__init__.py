@@ -14,6 +14,7 @@ from .transforms import (
     RandomRotation,
     RandomScale,
     ToFloat,
+    mean_and_std,
 )
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "RandomScale",
     "Subset",
     "ToFloat",
+    "mean_and_std",
     "mnist",
     "random_split",
     "read_idx",

@@ -186,6 +186,15 @@ def test_normalize_by_number_and_by_channel() -> None:
     assert data.Normalize(0.5, 0.25)(np.ones((1, 2, 2), np.float32)).tolist() == [[[2, 2], [2, 2]]]
 
 
+@pytest.mark.parametrize("shape", [(700, 3, 4), (700, 2, 3, 4)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_mean_and_std_in_blocks(shape: tuple[int, ...], dtype: type) -> None:
+    images = some_images(shape, dtype)
+    axes = None if len(shape) == 3 else (0, 2, 3)
+    expected = images.mean(axes, dtype=np.float64), images.std(axes, dtype=np.float64)
+    np.testing.assert_allclose(data.mean_and_std(images), expected, rtol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("make", "error", "expected"),
     [

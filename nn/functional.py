@@ -10,9 +10,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..autograd_core.context import current
+from ..autograd_core.context import current, no_grad
 from ..autograd_core.errors import one_frame
-from ..autograd_core.operations import contraction, convolution, indexing, loss, movement, pooling, random
+from ..autograd_core.inplace import overwrite
+from ..autograd_core.operations import (
+    activation,
+    batch_normalization,
+    contraction,
+    convolution,
+    indexing,
+    loss,
+    movement,
+    normalization,
+    pooling,
+    random,
+    trigonometric,
+)
+from ..autograd_core.operations import (
+    softmax as softmaxes,
+)
 from ..autograd_core.record import tensor_ops as ops
 from ..autograd_core.tensor import Tensor, asarray
 from .errors import refusal
@@ -123,7 +139,7 @@ def max_pool2d(
     ceil_mode: bool = False,
 ) -> Tensor:
     """The largest element of every window: (N, C, H, W) → (N, C, rows, columns)."""
-    return ops.max_pool2d(
+    return pooling.max_pool2d(
         input, kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode
     )
 
@@ -139,7 +155,7 @@ def avg_pool2d(
     divisor_override: int | None = None,
 ) -> Tensor:
     """The mean of every window: (N, C, H, W) → (N, C, rows, columns)."""
-    return ops.avg_pool2d(
+    return pooling.avg_pool2d(
         input,
         kernel_size=kernel_size,
         stride=stride,
@@ -156,61 +172,121 @@ def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
     return pooling.adaptive_avg_pool2d(input, output_size)
 
 
+# -- normalization ----------------------------------------------------------------------------------------------------
+
+
+@one_frame
+def layer_norm(
+    input: Tensor,
+    normalized_shape: Size,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Mean 0 and variance 1 over the last axes, of lengths normalized_shape, times weight, plus bias."""
+    return normalization.layer_norm(input, weight, bias, normalized_shape=normalized_shape, eps=eps)
+
+
+@one_frame
+def rms_norm(input: Tensor, normalized_shape: Size, weight: Tensor | None = None, eps: float | None = None) -> Tensor:
+    """Divided by the root mean square of the last axes, of lengths normalized_shape, times weight."""
+    return normalization.rms_norm(input, weight, normalized_shape=normalized_shape, eps=eps)
+
+
+@one_frame
+def group_norm(
+    input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    """Mean 0 and variance 1 over each group of channels, times weight, plus bias, one number of each per channel."""
+    return normalization.group_norm(input, num_groups, weight, bias, eps)
+
+
+@one_frame
+def batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float | Tensor = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Mean 0 and variance 1 in each channel of (N, C, …), times weight, plus bias.
+
+    With `training` the statistics are the batch's, and the running ones move towards them by the share `momentum`, in
+    place (the variance as an estimate for all data: divided by one less than the count). Otherwise they are the running
+    ones.
+    """
+    if not training:
+        if running_mean is None or running_var is None:
+            raise ValueError("batch_norm needs running_mean and running_var where training is False")
+        return batch_normalization.batch_norm_inference(input, running_mean, running_var, weight, bias, eps=eps)
+    out, mean, var = batch_normalization.batch_norm(input, weight, bias, eps=eps)
+    n = input.size // max(input.shape[1], 1)
+    with no_grad():
+        for running, now in ((running_mean, mean), (running_var, ops.multiply(var.detach(), n / max(n - 1, 1)))):
+            if running is not None:
+                step = ops.multiply(ops.subtract(now.detach(), running), momentum)
+                overwrite(running, ops.add(running, step))
+    return out
+
+
 # -- activation functions ---------------------------------------------------------------------------------------------
 
 
 @one_frame
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
     """max(x, 0). Here and below `inplace` is taken for PyTorch's sake and changes nothing."""
-    return ops.relu(input)
+    return activation.relu(input)
 
 
 @one_frame
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """x for positive x, negative_slope · x otherwise."""
-    return ops.leaky_relu(input, negative_slope=negative_slope)
+    return activation.leaky_relu(input, negative_slope=negative_slope)
 
 
 @one_frame
 def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
     """x for positive x, alpha · (exp(x) - 1) otherwise."""
-    return ops.elu(input, alpha=alpha)
+    return activation.elu(input, alpha=alpha)
 
 
 @one_frame
 def gelu(input: Tensor, approximate: str = "none") -> Tensor:
     """x · Φ(x); approximate="tanh" for the form that GPT-2 uses."""
-    return ops.gelu(input, approximate=approximate)
+    return activation.gelu(input, approximate=approximate)
 
 
 @one_frame
 def silu(input: Tensor, inplace: bool = False) -> Tensor:
     """x · sigmoid(x)."""
-    return ops.silu(input)
+    return activation.silu(input)
 
 
 @one_frame
 def sigmoid(input: Tensor) -> Tensor:
     """1 / (1 + exp(-x))."""
-    return ops.sigmoid(input)
+    return activation.sigmoid(input)
 
 
 @one_frame
 def logsigmoid(input: Tensor) -> Tensor:
     """log(sigmoid(x)), without overflow."""
-    return ops.log_sigmoid(input)
+    return activation.log_sigmoid(input)
 
 
 @one_frame
 def tanh(input: Tensor) -> Tensor:
     """The hyperbolic tangent."""
-    return ops.tanh(input)
+    return trigonometric.tanh(input)
 
 
 @one_frame
 def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     """log(1 + exp(beta · x)) / beta, and x itself where beta · x is above threshold."""
-    return ops.softplus(input, beta=beta, threshold=threshold)
+    return activation.softplus(input, beta=beta, threshold=threshold)
 
 
 @one_frame
@@ -221,13 +297,13 @@ def softmax(input: Tensor, dim: int | None = None, dtype: Any = None, *, axis: i
     >>> rg.nn.functional.softmax(rg.tensor([0.0, 0.0]), dim=0)
     tensor([0.5, 0.5])
     """
-    return ops.softmax(_cast(input, dtype), axis=_axis(dim, axis, -1))
+    return softmaxes.softmax(_cast(input, dtype), axis=_axis(dim, axis, -1))
 
 
 @one_frame
 def log_softmax(input: Tensor, dim: int | None = None, dtype: Any = None, *, axis: int | None = None) -> Tensor:
     """log(softmax(x)) along `dim` (or `axis`; the last one by default); `dtype` casts first."""
-    return ops.log_softmax(_cast(input, dtype), axis=_axis(dim, axis, -1))
+    return softmaxes.log_softmax(_cast(input, dtype), axis=_axis(dim, axis, -1))
 
 
 def _cast(x: Any, dtype: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Check the types of the installed package with pyright, with the settings of pyproject.toml.
+"""Check the types of the installed package, and of a user's program, with pyright and the settings of pyproject.toml.
 
     python .ci/check_types.py
 
@@ -6,6 +6,7 @@ Optional libraries need not be there: that one of them is not found is no error,
 """
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -13,15 +14,18 @@ import sysconfig
 import tomllib
 from pathlib import Path
 
+CHECKOUT = Path(__file__).resolve().parent.parent
+PROGRAMS = [CHECKOUT / ".ci" / name for name in ("typed_user.py", "stubs.py")]  # what they import is the installed one
 OPTIONAL = {"cupy", "cupy_backends", "cupyx"}  # the extras cuda12, cuda13
 OPTIONAL |= {"autograd", "matplotlib", "ml_dtypes", "scipy", "sklearn", "threadpoolctl", "torch", "tqdm"}
 
 
 def configure(site: Path) -> None:
     """Write the configuration into the folder of the installed package: there its imports are what users see."""
-    project = tomllib.loads((Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8"))
+    project = tomllib.loads((CHECKOUT / "pyproject.toml").read_text(encoding="utf-8"))
+    include = ["retrograd", *[os.path.relpath(program, site) for program in PROGRAMS]]
     # Without `exclude` pyright leaves out what lies in a virtual environment, which is where the package is installed.
-    settings = project["tool"]["pyright"] | {"include": ["retrograd"], "exclude": ["**/__pycache__"]}
+    settings = project["tool"]["pyright"] | {"include": include, "exclude": ["**/__pycache__"]}
     (site / "pyrightconfig.json").write_text(json.dumps(settings), encoding="utf-8")
 
 
@@ -46,7 +50,7 @@ def main() -> int:
     for finding in found:
         line = finding["range"]["start"]["line"] + 1
         message = " ".join(finding["message"].split())
-        print(f"{Path(finding['file']).relative_to(site)}:{line}: {finding.get('rule', 'error')}: {message}")
+        print(f"{os.path.relpath(finding['file'], site)}:{line}: {finding.get('rule', 'error')}: {message}")
     analysed = report["summary"]["filesAnalyzed"]
     print(f"pyright {report['version']}: {analysed} files, {len(found)} findings")
     return 1 if found or not analysed else 0

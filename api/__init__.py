@@ -15,6 +15,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from retrograd.autograd_core import numpy_protocol as _numpy_protocol
 from retrograd.autograd_core import operations as _operations
 from retrograd.autograd_core.backward import backward
@@ -36,6 +38,13 @@ from retrograd.autograd_core.storage import load, save
 from retrograd.autograd_core.tensor import Tensor, asarray, tensor
 from retrograd.autograd_core.transforms import grad, hessian, hvp, jacobian, value_and_grad, vjp
 from retrograd.backends import BackendError, get_backend, set_default_backend
+
+float16, float32, float64 = np.float16, np.float32, np.float64
+complex64, complex128 = np.complex64, np.complex128
+int8, int16, int32, int64 = np.int8, np.int16, np.int32, np.int64
+uint8, uint16, uint32, uint64 = np.uint8, np.uint16, np.uint32, np.uint64
+bool = np.bool_
+pi, e, inf, nan, newaxis = np.pi, np.e, np.inf, np.nan, None
 
 __version__ = "0.1.0"
 

@@ -133,6 +133,11 @@ def _binary(rec: Record, operator: bool) -> Callable:
     return call
 
 
+def _static(value: Any) -> Any:
+    """An attribute as a node and a recording keep it: lists as tuples, NumPy scalars as Python's."""
+    return tuple(value) if type(value) is list else weak(value)
+
+
 _NO_ATTRIBUTES: dict[str, Any] = {}
 _ONE = (True,)
 _SCALARS = frozenset((int, float))
@@ -177,15 +182,15 @@ def _general(rec: Record) -> Callable:
     def call(*args: Any, **kwargs: Any) -> Any:
         inputs, given = args, defaults
         if rec.variadic:
-            given = {**defaults, **{k: weak(v) for k, v in kwargs.items()}} if kwargs else defaults
+            given = {**defaults, **{k: _static(v) for k, v in kwargs.items()}} if kwargs else defaults
         else:
             if len(args) > fixed:
                 inputs = args[:fixed]
-                given = {**defaults, **{k: weak(v) for k, v in zip(attributes, args[fixed:])}}
+                given = {**defaults, **{k: _static(v) for k, v in zip(attributes, args[fixed:])}}
             if kwargs:
                 if len(inputs) < fixed:
                     inputs = (*inputs, *[kwargs.pop(name, None) for name in rec.inputs[len(inputs) :]])
-                given = {**given, **{k: weak(v) for k, v in kwargs.items()}}
+                given = {**given, **{k: _static(v) for k, v in kwargs.items()}}
             if len(inputs) < fixed:
                 inputs = (*inputs, *[None] * (fixed - len(inputs)))
         if (

@@ -74,6 +74,8 @@ def explained(rec: Record, inputs: tuple[Any, ...], attributes: dict[str, Any], 
 
 
 def _reason(error: Exception) -> str:
+    if "core dimension" in str(error):  # NumPy names its gufunc signature, which helps nobody
+        return "the last axis of the first operand must be as long as the second to last of the second"
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
@@ -81,8 +83,6 @@ def _hint(rec: Record, inputs: tuple[Any, ...], error: Exception) -> str:
     text = str(error)
     if "broadcast" in text:
         return ". Axes are matched from the last one; each pair must be equal or contain a 1"
-    if "core dimension" in text or "matmul" in text:
-        return ". The last axis of the first operand must equal the second to last of the second"
     if "reshape" in text:
         return ". The number of elements must stay the same"
     return ""

@@ -33,7 +33,7 @@ def table(size: int) -> dict[Any, Callable]:
                 found[getattr(np, alias)] = function
     for name, function in PUBLIC.items():
         if callable(getattr(np, name, None)):
-            found[getattr(np, name)] = function
+            found.setdefault(getattr(np, name), function)
     found[np.concatenate] = PUBLIC["concat"]
     return found
 

@@ -30,6 +30,9 @@ def save(tensors: Mapping[str, Any], path: str | os.PathLike, metadata: Mapping[
         raise TypeError(
             f"save expects a dict of name to tensor, such as model.state_dict(); got {type(tensors).__name__}"
         )
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise FileNotFoundError(f"cannot save to {os.fspath(path)!r}: the folder {folder!r} does not exist. Make it first.")
     arrays = {}
     for name, value in tensors.items():
         tensor = value if type(value) in TENSOR_TYPES else asarray(value)
@@ -42,6 +45,8 @@ def load(path: str | os.PathLike) -> dict[str, Tensor]:
 
     Nothing in the file is executed. A damaged or foreign file raises `SafetensorsError`, which says what it is.
     """
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"cannot load {os.fspath(path)!r}: there is no such file")
     arrays, _ = safetensors.read(path)
     backend = current_backend()
     return {name: Tensor(backend.asarray(array)) for name, array in arrays.items()}

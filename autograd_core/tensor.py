@@ -139,6 +139,9 @@ class Tensor:
     def __iter__(self) -> Iterator[Tensor]:
         return (self[i] for i in range(len(self)))  # type: ignore[index]
 
+    def __contains__(self, value: Any) -> bool:
+        return bool((self == value).any())  # type: ignore[attr-defined]
+
     def __hash__(self) -> int:
         return id(self)
 
@@ -410,7 +413,10 @@ def host_array(data: Any, dtype: Any = None) -> np.ndarray:
     """Numbers or nested sequences as an ndarray, Python floats as the default float (32 bits), complex likewise."""
     if isinstance(data, (list, tuple)):
         data = _without_tensors(data)
-    found = np.asarray(data)
+    try:
+        found = np.asarray(data)
+    except ValueError:
+        raise ValueError(f"nested lists must be numbers, of equal length on every level; got {_short(data)}") from None
     if found.dtype.kind not in "biufcV":
         raise TypeError(
             f"expected numbers, got {found.dtype} from {_short(data)}. Nested lists must be numbers of equal length."

@@ -7,6 +7,7 @@ from . import (  # noqa: F401
     contraction,
     creation,
     exponential,
+    familiar,
     indexing,
     joining,
     loss,

@@ -83,6 +83,7 @@ class Tensor:
     def data(self, value: Any) -> None: ...
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[Tensor]: ...
+    def __contains__(self, value: Any) -> bool: ...
     def __hash__(self) -> int: ...
     def __repr__(self) -> str: ...
     def __format__(self, spec: str) -> str: ...
@@ -295,11 +296,20 @@ class Tensor:
     def clip(self, min: TensorLike | None = None, max: TensorLike | None = None) -> Tensor:
         """x, but not below `min` nor above `max` (numbers or tensors; None: no bound). NaN stays NaN."""
 
+    def clone(self) -> Tensor:
+        """A copy, through which gradients flow."""
+
+    def contiguous(self) -> Tensor:
+        """The same values in row-major order: x itself where they lie so already."""
+
     def copy_(self, value: Any) -> Tensor:
         """Overwrite the leaf with `value`; returns the leaf."""
 
     def cos(self) -> Tensor:
         """Cosine of x in radians."""
+
+    def dim(self) -> int:
+        """Number of axes: `ndim` in NumPy's words."""
 
     def div_(self, value: Any) -> Tensor:
         """Divide the leaf by `value` in place."""
@@ -336,6 +346,9 @@ class Tensor:
 
     def floor_divide(self, y: TensorLike, /) -> Tensor:
         """The largest integer not above x / y, in the operands' dtype. Constant between jumps: no gradient."""
+
+    def gather(self, axis: int, index: Tensor) -> Tensor:
+        """`take_along_axis` with PyTorch's order of arguments."""
 
     def greater(self, y: TensorLike, /) -> Tensor:
         """x > y, element by element."""
@@ -426,6 +439,9 @@ class Tensor:
 
     def not_equal(self, y: TensorLike, /) -> Tensor:
         """x != y, element by element."""
+
+    def numel(self) -> int:
+        """Number of elements: `size` in NumPy's words."""
 
     def permute(self, *axes: int | Sequence[int] | None) -> Tensor:
         """Axes in a new order, as NumPy: `t.transpose()` reverses, `t.transpose(1, 0, 2)` gives the order. …"""

@@ -36,6 +36,7 @@ class _BatchNorm(Module):
         affine: bool = True,
         track_running_stats: bool = True,
         *,
+        bias: bool = True,
         dtype: Any = DEFAULT_FLOAT,
     ):
         super().__init__()
@@ -45,7 +46,7 @@ class _BatchNorm(Module):
         self.affine = affine
         self.track_running_stats = track_running_stats
         self.weight = Parameter(ones(num_features, dtype=dtype)) if affine else None
-        self.bias = Parameter(zeros(num_features, dtype=dtype)) if affine else None
+        self.bias = Parameter(zeros(num_features, dtype=dtype)) if affine and bias else None
         self.register_buffer("running_mean", zeros(num_features, dtype=dtype) if track_running_stats else None)
         self.register_buffer("running_var", ones(num_features, dtype=dtype) if track_running_stats else None)
         self.register_buffer("num_batches_tracked", zeros((), dtype=np.int64) if track_running_stats else None)
@@ -82,7 +83,7 @@ class _BatchNorm(Module):
     def extra_repr(self) -> str:
         return (
             f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, "
-            f"track_running_stats={self.track_running_stats}"
+            f"bias={self.bias is not None}, track_running_stats={self.track_running_stats}"
         )
 
 
@@ -99,7 +100,8 @@ class BatchNorm1d(_BatchNorm):
 
     Args:
         num_features: C. eps: added to the variance. momentum: the share of the newest batch in the running averages;
-            None weighs all batches alike. affine: False leaves weight and bias out.
+            None weighs all batches alike. affine: False leaves weight and bias out, bias=False
+            the bias alone.
         track_running_stats: False keeps no averages, and evaluation uses the batch too.
     Raises:
         ValueError: other axes or features, or a batch of one value per feature in training.
@@ -174,13 +176,15 @@ class LayerNorm(_RowNorm):
         dtype: Any = DEFAULT_FLOAT,
     ):
         super().__init__(normalized_shape, eps, elementwise_affine, dtype)
-        has_bias = elementwise_affine and bias
-        self.bias = Parameter(zeros(self.normalized_shape, dtype=dtype)) if has_bias else None
+        self.bias = Parameter(zeros(self.normalized_shape, dtype=dtype)) if elementwise_affine and bias else None
 
     def forward(self, input: Tensor) -> Tensor:
         return layer_norm(
             self._checked(input), self.weight, self.bias, normalized_shape=self.normalized_shape, eps=self.eps
         )
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, bias={self.bias is not None}"
 
 
 class RMSNorm(_RowNorm):
@@ -231,6 +235,7 @@ class GroupNorm(Module):
         eps: float = 1e-5,
         affine: bool = True,
         *,
+        bias: bool = True,
         dtype: Any = DEFAULT_FLOAT,
     ):
         super().__init__()
@@ -241,7 +246,7 @@ class GroupNorm(Module):
         self.eps = eps
         self.affine = affine
         self.weight = Parameter(ones(num_channels, dtype=dtype)) if affine else None
-        self.bias = Parameter(zeros(num_channels, dtype=dtype)) if affine else None
+        self.bias = Parameter(zeros(num_channels, dtype=dtype)) if affine and bias else None
 
     def forward(self, input: Tensor) -> Tensor:
         x = asarray(input) if self.weight is None else matching(input, self.weight)
@@ -250,4 +255,5 @@ class GroupNorm(Module):
         return F.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
-        return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}"
+        sizes = f"{self.num_groups}, {self.num_channels}"
+        return f"{sizes}, eps={self.eps}, affine={self.affine}, bias={self.bias is not None}"

@@ -21,9 +21,19 @@ LAYERS = [
     (nn.Linear(4, 3), (4,), (3,), {"weight": (3, 4), "bias": (3,)}),
     (nn.Identity(1, b=2), (2, 4), (2, 4), {}),
     (nn.Conv2d(3, 8, 3), (2, 3, 9, 7), (2, 8, 7, 5), {"weight": (8, 3, 3, 3), "bias": (8,)}),
-    (nn.Conv2d(3, 8, (1, 3), stride=(2, 1), padding=(0, 1)), (3, 9, 7), (8, 5, 7), {"weight": (8, 3, 1, 3), "bias": (8,)}),
+    (
+        nn.Conv2d(3, 8, (1, 3), stride=(2, 1), padding=(0, 1)),
+        (3, 9, 7),
+        (8, 5, 7),
+        {"weight": (8, 3, 1, 3), "bias": (8,)},
+    ),
     (nn.Conv2d(4, 8, 3, groups=2, bias=False, padding="same"), (2, 4, 6, 6), (2, 8, 6, 6), {"weight": (8, 2, 3, 3)}),
-    (nn.Conv2d(3, 2, 3, padding=1, padding_mode="circular"), (2, 3, 5, 5), (2, 2, 5, 5), {"weight": (2, 3, 3, 3), "bias": (2,)}),
+    (
+        nn.Conv2d(3, 2, 3, padding=1, padding_mode="circular"),
+        (2, 3, 5, 5),
+        (2, 2, 5, 5),
+        {"weight": (2, 3, 3, 3), "bias": (2,)},
+    ),
     (nn.Conv1d(3, 8, 3, stride=2), (2, 3, 9), (2, 8, 4), {"weight": (8, 3, 3), "bias": (8,)}),
     (nn.MaxPool2d(2), (2, 3, 7, 7), (2, 3, 3, 3), {}),
     (nn.MaxPool2d(2, ceil_mode=True), (3, 7, 7), (3, 4, 4), {}),
@@ -87,7 +97,9 @@ def test_integers_and_other_floats_are_refused_with_the_way_to_mend_it(name):
     layer = make("float32")
     with pytest.raises(TypeError, match=rf"^{name}: expected float32.*uint8.*astype\('float32'\) / 255"):
         layer(rg.zeros(shape, dtype="uint8"))
-    with pytest.raises(TypeError, match=rf"^{name}: expected float32.*float64.*x\.astype\('float32'\).*to\('float64'\)"):
+    with pytest.raises(
+        TypeError, match=rf"^{name}: expected float32.*float64.*x\.astype\('float32'\).*to\('float64'\)"
+    ):
         layer(rg.zeros(shape, dtype="float64"))
     with pytest.raises(TypeError, match=rf"^{name}: expected a Tensor or an array, got str"):
         layer("text")
@@ -99,7 +111,11 @@ def test_integers_and_other_floats_are_refused_with_the_way_to_mend_it(name):
         (nn.Linear(784, 10), (64, 28, 28), r"in_features=784.*\(64, 28, 28\).*put nn\.Flatten\(\) in front"),
         (nn.Linear(784, 10), (28, 28), r"put nn\.Flatten\(0\) in front"),
         (nn.Linear(784, 10), (64, 1, 28, 28), r"Its axes from 1 on hold 784"),
-        (nn.Linear(500, 10), (32, 250), r"in_features=500 numbers along the last axis, got a float32 tensor \(32, 250\)$"),
+        (
+            nn.Linear(500, 10),
+            (32, 250),
+            r"in_features=500 numbers along the last axis, got a float32 tensor \(32, 250\)$",
+        ),
         (nn.Linear(4, 2), (), "in_features=4"),
         (nn.Conv2d(1, 32, 3), (64, 28, 28), r"\(N, 1, H, W\) or \(1, H, W\).*x\.reshape\(64, 1, 28, 28\)"),
         (nn.Conv2d(1, 32, 3), (28, 28), r"x\.reshape\(1, 28, 28\)"),
@@ -287,7 +303,13 @@ def test_errors_of_functions_show_one_frame_of_ours():
 def test_layers_train_together():
     rg.manual_seed(0)
     net = nn.Sequential(
-        nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Dropout(0.1), nn.Linear(36, 3)
+        nn.Conv2d(1, 4, 3),
+        nn.BatchNorm2d(4),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Dropout(0.1),
+        nn.Linear(36, 3),
     )
     rng = np.random.default_rng(0)
     labels = rng.integers(0, 3, 48)

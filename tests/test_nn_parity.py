@@ -1,4 +1,4 @@
-"""Layers and losses against PyTorch: names and shapes of parameters, reprs, values, gradients, ten steps of training."""
+"""Layers and losses against PyTorch: names, shapes, reprs, values, gradients, ten steps of training."""
 
 import numpy as np
 import pytest

@@ -12,7 +12,8 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 WHEEL_LIMIT = 13e6
-WHEEL_HOLDS = ["py.typed", "data/mnist/LICENSE.txt", "data/mnist/train-images-idx3-ubyte.gz"]
+WHEEL_HOLDS = ["py.typed", "__init__.pyi", "autograd_core/tensor.pyi", "data/mnist/LICENSE.txt"]
+WHEEL_HOLDS += ["data/mnist/train-images-idx3-ubyte.gz"]
 SDIST_HOLDS = ["conftest.py", "tests/conftest.py", "docs/how_it_works.md", ".ci/run", "README.zh-CN.md"]
 
 

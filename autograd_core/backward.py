@@ -36,7 +36,8 @@ def backward(
 ) -> None:
     """Add the gradients of `tensors`, weighted by `gradients`, to `.grad` of the leaves below them (or of `inputs`)."""
     targets = None if inputs is None else [inputs] if type(inputs) in TENSOR_TYPES else list(inputs)
-    found = gradients_of(tensors, gradients, targets, create_graph if retain_graph is None else retain_graph, create_graph)
+    retain = create_graph if retain_graph is None else retain_graph
+    found = gradients_of(tensors, gradients, targets, retain, create_graph)
     stored = {id(g.array) for g in gradients if isinstance(g, Tensor)}  # arrays that belong to somebody already
     for leaf, gradient in found:
         if gradient is not None:
@@ -59,7 +60,9 @@ def gradients_of(
             raise RuntimeError(_no_graph(t))
     for t in targets or ():
         if not t.requires_grad:
-            raise RuntimeError("a gradient was asked for with respect to a tensor that does not require one. Set requires_grad=True.")
+            raise RuntimeError(
+                "a gradient was asked for with respect to a tensor that does not require one. Set requires_grad=True."
+            )
     lifted = create_graph or current().recorder is not None
     cotangents = [_seed(t, s, lifted) for t, s in zip(tensors, seeds, strict=True)]
     if not lifted:
@@ -133,7 +136,7 @@ def _walk(
             parent = node.parent
             entry = waiting.get(parent.number)
             if entry is None:
-                waiting[parent.number] = entry = [parent, [None] * len(parent.outputs), False]
+                waiting[parent.number] = entry = [parent, [None] * len(parent.outputs or ()), False]
                 heappush(heap, parent.number)
             parts = entry[1]
             if parts[node.index] is not None:  # where a rule that read this output was differentiated itself
@@ -204,11 +207,12 @@ def _joint(node: Node, g: Any, needs: tuple[bool, ...], ops: Any, lifted: bool, 
     A fused record's rule is right to first order only. Where higher orders are wanted its forward runs again, written
     out in operations; where the walk is recorded, the rule becomes one instruction of the recording.
     """
-    rec = node.record
+    rec, saved = node.record, node.saved or ()
+    rule: Any = rec.joint
     if not lifted:
-        return rec.joint(ops, needs, g, *node.saved)
+        return rule(ops, needs, g, *saved)
     if rec.exact:
-        return rec.joint(ops, needs, g, *_lift(node, node.saved, rec.joint_reads))
+        return rule(ops, needs, g, *_lift(node, saved, rec.joint_reads))
     return _through_forward(node, g, needs) if create_graph else _recorded_rule(node, g, needs)
 
 
@@ -268,9 +272,11 @@ def fit(ops: Any, g: Any, shape: tuple[int, ...], dtype: Any, rec: Record) -> An
     """Close a gradient: sum over broadcast axes, take the real part for a real input, cast to the input's dtype."""
     if g.shape != shape:
         lead = len(g.shape) - len(shape)
-        stretched = tuple(i + lead for i, n in enumerate(shape) if n == 1 and g.shape[i + lead] != 1) if lead >= 0 else ()
         if lead < 0 or not rec.broadcasts:
-            raise RuntimeError(f"internal error: the rule of {rec.name} gave a gradient of shape {g.shape} for an input {shape}")
+            raise RuntimeError(
+                f"internal error: the rule of {rec.name} gave a gradient of shape {g.shape} for an input {shape}"
+            )
+        stretched = tuple(i + lead for i, n in enumerate(shape) if n == 1 and g.shape[i + lead] != 1)
         g = ops.sum(g, axis=tuple(range(lead)) + stretched, keepdims=True)
         g = ops.reshape(g, shape=shape)
         if tuple(g.shape) != tuple(shape):
@@ -288,7 +294,7 @@ def _dense(g: Scatter, entry: list[Any] | None, lifted: bool) -> Any:
     from .operations.indexing import index_added, scatter_into
 
     if lifted:
-        total = index_added(entry and entry[1], g)
+        total = index_added(None if entry is None else entry[1], g)
         if entry is None:
             return total
         entry[1] = total

@@ -8,7 +8,7 @@ The lanes take the everyday call (one or two Tensors of one dtype, nothing recor
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -144,7 +144,17 @@ _SCALARS = frozenset((int, float))
 
 
 def _with_scalar(
-    impl: Any, savers: Any, saved_inputs: Any, wanted: bool, rec: Record, tensor: Any, array: Any, x: Any, y: Any, a: Any, b: Any
+    impl: Any,
+    savers: Any,
+    saved_inputs: Any,
+    wanted: bool,
+    rec: Record,
+    tensor: Any,
+    array: Any,
+    x: Any,
+    y: Any,
+    a: Any,
+    b: Any,
 ) -> Tensor:
     """A float tensor and a Python number: the number is weak, so the result has the tensor's dtype."""
     out = impl[type(array)](a, b)
@@ -186,7 +196,7 @@ def _general(rec: Record) -> Callable:
         else:
             if len(args) > fixed:
                 inputs = args[:fixed]
-                given = {**defaults, **{k: _static(v) for k, v in zip(attributes, args[fixed:])}}
+                given = {**defaults, **{k: _static(v) for k, v in zip(attributes, args[fixed:], strict=False)}}
             if kwargs:
                 if len(inputs) < fixed:
                     inputs = (*inputs, *[kwargs.pop(name, None) for name in rec.inputs[len(inputs) :]])
@@ -195,8 +205,7 @@ def _general(rec: Record) -> Callable:
                 inputs = (*inputs, *[None] * (fixed - len(inputs)))
         if (
             len(given) != len(attributes)
-            or len(args) > fixed + len(attributes)
-            and not rec.variadic
+            or (len(args) > fixed + len(attributes) and not rec.variadic)
             or len(inputs) < required
             or any(v is None for v in inputs[:required])
         ):
@@ -244,7 +253,7 @@ def apply(rec: Record, inputs: tuple[Any, ...], attributes: dict[str, Any]) -> A
         raw, *residuals = raw
         residuals = [BACKEND_BY_TYPE[array_type].wrap(r) if isinstance(r, np.generic) else r for r in residuals]
     outs = raw if rec.multiple else (raw,)
-    if any([type(o) is not array_type and type(o) not in BACKEND_BY_TYPE for o in outs]):
+    if any([type(o) is not array_type and type(o) not in BACKEND_BY_TYPE for o in outs]):  # noqa: C419  a list is faster
         outs = [o if type(o) in BACKEND_BY_TYPE else BACKEND_BY_TYPE[array_type].wrap(o) for o in outs]
     node = None
     if mode.grad and rec.differentiable:
@@ -265,9 +274,13 @@ def apply(rec: Record, inputs: tuple[Any, ...], attributes: dict[str, Any]) -> A
             result.node = None
             result.requires_grad = False
             result.cell = [0]
-        if rec.moves and result.cell is not (cell := inputs[0].cell):
-            if type(out) is array_type and BACKEND_BY_TYPE[array_type].shares_memory(out, arrays[0]):
-                result.cell = cell
+        if (
+            rec.moves
+            and result.cell is not (cell := inputs[0].cell)
+            and type(out) is array_type
+            and BACKEND_BY_TYPE[array_type].shares_memory(out, arrays[0])
+        ):
+            result.cell = cell
         results.append(result)
     if not mode.plain:
         if mode.anomaly:
@@ -285,7 +298,10 @@ def _node(
         needs = tuple([type(o) in TENSOR_TYPES and o.requires_grad for o in operands])
     else:
         needs = tuple(
-            [rule is not None and type(o) in TENSOR_TYPES and o.requires_grad for o, (rule, _) in zip(operands, rec.ordered, strict=True)]
+            [
+                rule is not None and type(o) in TENSOR_TYPES and o.requires_grad
+                for o, (rule, _) in zip(operands, rec.ordered, strict=True)
+            ]
         )
         if True not in needs:
             return None
@@ -329,7 +345,7 @@ def _versions(positions: tuple[int, ...], operands: tuple[Any, ...]) -> tuple[tu
 
 
 def _settled(rec: Record, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Operands as Tensors of one backend and, where they share it, of one dtype; scalars of elementwise records stay."""
+    """Operands as Tensors of one backend and, where they share it, one dtype; scalars of elementwise records stay."""
     backend = _backend(rec, inputs)
     return _common_dtype(rec, backend, tuple([_operand(rec, backend, i) for i in inputs]))
 
@@ -375,10 +391,11 @@ def _operand(rec: Record, backend: Backend, value: Any) -> Any:
 
 
 def _common_dtype(rec: Record, backend: Backend, operands: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Cast the operands that share a dtype to it, and Python scalars to 0-d arrays where the record is not elementwise."""
+    """Cast the operands that share a dtype to it; Python scalars become 0-d arrays in records not elementwise."""
     sharing = range(len(operands)) if rec.sharing is None else rec.sharing
     dtypes = [operands[i].array.dtype for i in sharing if type(operands[i]) in TENSOR_TYPES]
-    kinds = [scalar_kind(operands[i]) for i in sharing if type(operands[i]) not in TENSOR_TYPES and operands[i] is not None]
+    scalars = [operands[i] for i in sharing if type(operands[i]) not in TENSOR_TYPES and operands[i] is not None]
+    kinds: list[Any] = [scalar_kind(value) for value in scalars]
     common = result_dtype(dtypes, kinds, rec.floating) if dtypes or kinds else None
     scalars_stay = rec.kind == "elementwise" and bool(dtypes)
     converted = list(operands)
@@ -392,7 +409,7 @@ def _common_dtype(rec: Record, backend: Backend, operands: tuple[Any, ...]) -> t
     return tuple(converted)
 
 
-def _refuse_nan(rec: Record, backend: Backend, results: tuple[Tensor, ...]) -> None:
+def _refuse_nan(rec: Record, backend: Backend, results: Sequence[Tensor]) -> None:
     for result in results:
         if is_float(result.dtype) and bool(backend.to_numpy(backend.xp.isnan(result.array).any())):
             raise FloatingPointError(f"{rec.name} made a NaN at {user_line()}")

@@ -5,6 +5,7 @@ A node points to its inputs and never to its outputs. So there are no cycles, an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import count
 from typing import Any
 
@@ -48,7 +49,7 @@ class Node:
     saved: tuple[Any, ...] | None
     versions: tuple[tuple[list[int], int], ...]
     specs: tuple[Spec | None, ...] | None
-    inputs: tuple[Any, ...] | None
+    inputs: Sequence[Any] | None
     outputs: tuple[Spec, ...] | None
     attributes: dict[str, Any]
     hooks: dict[int, Any] | None

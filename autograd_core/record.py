@@ -147,11 +147,12 @@ class Record:
         if suffix == "shape" and stem == self.variadic:
             return "shapes", len(self.inputs)
         raise TypeError(
-            f"record {self.name}: a rule reads {parameter!r}, which is no input, attribute, residual, 'out' or '<input>_shape'"
+            f"record {self.name}: a rule reads {parameter!r}, which is no input, attribute, residual, 'out' or "
+            "'<input>_shape'"
         )
 
     def _implementation(self, array_type: type) -> Callable | None:
-        """The fastest allowed forward for this array type: the backend's kernel, the hand-written one, the reference."""
+        """The fastest allowed forward for this array type: a kernel of its backend, the hand-written one, the reference."""
         backend = BACKEND_BY_TYPE[array_type]
         reference = kernel_tier(backend) == "reference"
         if self.kind == "fused" and reference:
@@ -228,7 +229,8 @@ class _Savers(dict):
             body = one(rec.joint_reads)
         else:
             body = "(" + "".join((one(rec.rule_of(i)[1]) if n else "None") + ", " for i, n in enumerate(needs)) + ")"
-        self[needs] = made = eval(f"lambda inputs, out, attributes, residuals: {body}", {"shape": _shape, "tuple": tuple})
+        text = f"lambda inputs, out, attributes, residuals: {body}"
+        self[needs] = made = eval(text, {"shape": _shape, "tuple": tuple})
         return made
 
 

@@ -32,7 +32,9 @@ def save(tensors: Mapping[str, Any], path: str | os.PathLike, metadata: Mapping[
         )
     folder = os.path.dirname(os.path.abspath(path))
     if not os.path.isdir(folder):
-        raise FileNotFoundError(f"cannot save to {os.fspath(path)!r}: the folder {folder!r} does not exist. Make it first.")
+        raise FileNotFoundError(
+            f"cannot save to {os.fspath(path)!r}: the folder {folder!r} does not exist. Make it first."
+        )
     arrays = {}
     for name, value in tensors.items():
         tensor = value if type(value) in TENSOR_TYPES else asarray(value)

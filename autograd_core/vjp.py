@@ -19,9 +19,11 @@ HOLE = object()  # where an array input stands in a layout
 def vjp_record(rec: Record) -> Record:
     """The record that runs `rec`'s rule on arrays: its outputs are the gradients of the needed inputs, in order."""
 
+    rule: Any = rec.joint
+
     def forward(ops, /, *arrays, layout, needs):
         values = fill(layout, iter(arrays))
-        gradients = rec.joint(ops, needs, *values)
+        gradients = rule(ops, needs, *values)
         return [g for g, need in zip(gradients, needs, strict=True) if need]
 
     made = Record(f"{rec.name}.vjp", "fused", forward, multiple=True, promote=())

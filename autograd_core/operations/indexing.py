@@ -17,7 +17,7 @@ from ..errors import explained
 from ..inplace import setitem  # noqa: F401  defines Tensor.__setitem__ and the in-place methods
 from ..record import REGISTRY, Scatter, tensor_ops
 from ..samples import Sample, Special, calls, draw
-from ..tensor import TENSOR_TYPES, Tensor, TensorLike, asarray
+from ..tensor import Tensor, TensorLike, asarray
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike

@@ -1,7 +1,7 @@
 """retrograd: reverse-mode automatic differentiation with a pluggable array backend.
 
-`import retrograd as rg` gives tensors and operations; `rg.nn`, `rg.optim`, `rg.data`, `rg.train` are imported when first
-used.
+`import retrograd as rg` gives tensors and operations; `rg.nn`, `rg.optim`, `rg.data`, `rg.train` are imported when used
+first.
 
 >>> import retrograd as rg
 >>> w = rg.tensor([1.0, 2.0], requires_grad=True)
@@ -16,7 +16,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-
 from retrograd.autograd_core import numpy_protocol as _numpy_protocol
 from retrograd.autograd_core import operations as _operations
 from retrograd.autograd_core.backward import backward
@@ -53,7 +52,11 @@ globals().update(_PUBLIC)
 concatenate = _PUBLIC["concat"]
 
 _ROOMS = ("nn", "optim", "data", "train", "testing", "backends", "autograd_core", "benchmarks", "examples")
-_ELSEWHERE = {"functional_call": "nn", "compile": "autograd_core.compile", "RecordingError": "autograd_core.recorder"}  # what a room has and `rg.` offers too
+_ELSEWHERE = {  # what `rg.` offers from modules that are imported when it is used first
+    "functional_call": "nn",
+    "compile": "autograd_core.compile",
+    "RecordingError": "autograd_core.recorder",
+}
 
 
 def set_num_threads(n: int) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..backends import BACKEND_BY_TYPE, backend_of
 from .context import current, switched
-from .errors import describe, one_frame, user_line
+from .errors import describe, one_frame
 from .graph import Node, Output
 from .hooks import run_hooks
 from .promotion import is_float

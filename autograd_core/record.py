@@ -152,7 +152,7 @@ class Record:
         )
 
     def _implementation(self, array_type: type) -> Callable | None:
-        """The fastest allowed forward for this array type: its backend's kernel, the hand-written one, the reference."""
+        """The fastest forward allowed for an array type: its backend's kernel, the hand-written one, the reference."""
         backend = BACKEND_BY_TYPE[array_type]
         reference = kernel_tier(backend) == "reference"
         if self.kind == "fused" and reference:

@@ -15,6 +15,7 @@ from ..autograd_core.errors import one_frame
 from ..autograd_core.inplace import overwrite
 from ..autograd_core.operations import (
     activation,
+    attention,
     batch_normalization,
     contraction,
     convolution,
@@ -314,6 +315,29 @@ def _cast(x: Any, dtype: Any) -> Any:
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
     """Each element 0 with probability p, the others divided by 1 - p; without `training` the input itself."""
     return random.dropout(input, p, training)
+
+
+@one_frame
+def scaled_dot_product_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    scale: float | None = None,
+) -> Tensor:
+    """softmax(scale · query · keyᵀ + mask) · value: (…, L, E), (…, S, E), (…, S, V) → (…, L, V) (Vaswani et al. 2017).
+
+    A boolean mask is True where a query sees a key, a floating one is added to the scores; is_causal lets query i see
+    keys 0…i. `dropout_p` drops probabilities, whenever it is above 0.
+    """
+    if not dropout_p:
+        return attention.scaled_dot_product_attention(query, key, value, attn_mask, is_causal=is_causal, scale=scale)
+    keys = asarray(key)
+    every = Tensor(keys.backend.xp.eye(keys.shape[-2], dtype=keys.dtype))  # what it weighs are the probabilities alone
+    weights = attention.scaled_dot_product_attention(query, keys, every, attn_mask, is_causal=is_causal, scale=scale)
+    return ops.matmul(random.dropout(weights, dropout_p), value)
 
 
 # -- losses -----------------------------------------------------------------------------------------------------------

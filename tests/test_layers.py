@@ -276,6 +276,21 @@ def test_functional_batch_norm_needs_averages_outside_training():
         F.batch_norm(rg.ones((2, 3)), None, None)
 
 
+# -- attention --------------------------------------------------------------------------------------------------------
+
+
+def test_attention_drops_probabilities():
+    rg.manual_seed(0)
+    q, k, v = images(2, 400, 4), images(2, 50, 4), rg.ones((2, 50, 1))
+    kept = F.scaled_dot_product_attention(q, k, v)
+    dropped = F.scaled_dot_product_attention(q, k, v, dropout_p=0.5)
+    np.testing.assert_allclose(kept.numpy(), 1, rtol=1e-5)
+    assert dropped.numpy().mean() == pytest.approx(1, abs=0.03)
+    assert dropped.numpy().std() > 0.05
+    causal = F.scaled_dot_product_attention(q[:, :1], k, k, dropout_p=1e-9, is_causal=True)
+    np.testing.assert_allclose(causal.numpy()[:, 0], k.numpy()[:, 0], rtol=1e-5)
+
+
 # -- small things -----------------------------------------------------------------------------------------------------
 
 

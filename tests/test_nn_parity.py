@@ -117,6 +117,23 @@ def test_embedding():
         close(ours.weight.grad, theirs.weight.grad)
 
 
+@pytest.mark.parametrize(("causal", "mask"), [(False, None), (True, None), (False, "bool"), (False, "float")])
+def test_attention(causal, mask):
+    rng = np.random.default_rng(8)
+    given = [rng.normal(size=shape) for shape in ((2, 3, 5, 4), (2, 3, 6, 4), (2, 3, 6, 2))]
+    masks = {None: None, "bool": rng.random((5, 6)) > 0.3, "float": rng.normal(size=(5, 6))}
+    ours = [rg.tensor(v, requires_grad=True) for v in given]
+    theirs = [torch.tensor(v, requires_grad=True) for v in given]
+    m, t = (None, None) if mask is None else (rg.tensor(masks[mask]), torch.tensor(masks[mask]))
+    out = nn.functional.scaled_dot_product_attention(*ours, m, is_causal=causal, scale=0.7)
+    expected = torch.nn.functional.scaled_dot_product_attention(*theirs, t, is_causal=causal, scale=0.7)
+    close(out, expected)
+    rg.sum(out * out).backward()
+    (expected * expected).sum().backward()
+    for one, two in zip(ours, theirs, strict=True):
+        close(one.grad, two.grad)
+
+
 RNG = np.random.default_rng(4)
 SCORES, ROWS = RNG.normal(size=(5, 4)), RNG.dirichlet(np.ones(4), size=5)
 LABELS = np.array([0, 3, 1, -100, 2])

@@ -8,7 +8,7 @@ from .dropout import Dropout
 from .embedding import Embedding
 from .flatten import Flatten, Unflatten
 from .functional_call import functional_call
-from .linear import Identity, Linear
+from .linear import Bilinear, Identity, Linear
 from .losses import (
     BCELoss,
     BCEWithLogitsLoss,
@@ -33,6 +33,7 @@ __all__ = [
     "BCEWithLogitsLoss",
     "BatchNorm1d",
     "BatchNorm2d",
+    "Bilinear",
     "Conv1d",
     "Conv2d",
     "CrossEntropyLoss",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Generic, Self, TypeVar, overload
 
+from ..autograd_core.errors import one_frame
 from .errors import nearest
 from .module import Module
 from .parameter import Parameter
@@ -57,6 +58,7 @@ class _Numbered(Module, Generic[T]):
     def __getitem__(self, index: int) -> T: ...
     @overload
     def __getitem__(self, index: slice) -> Self: ...
+    @one_frame
     def __getitem__(self, index: int | slice) -> T | Self:
         if isinstance(index, slice):
             return self._like(self._named()[index])
@@ -65,9 +67,11 @@ class _Numbered(Module, Generic[T]):
     def _like(self, named: list[tuple[str, T]]) -> Self:
         return type(self)(item for _, item in named)  # type: ignore[call-arg]
 
+    @one_frame
     def __setitem__(self, index: int, item: T) -> None:
         self._put(self._name_at(index), item)
 
+    @one_frame
     def __delitem__(self, index: int | slice) -> None:
         names = [name for name, _ in self._named()]
         removed = {self._name_at(index)} if isinstance(index, int) else set(names[index])
@@ -77,17 +81,20 @@ class _Numbered(Module, Generic[T]):
             for name in removed:
                 delattr(self, name)
 
+    @one_frame
     def append(self, item: T) -> Self:
         """Add an item at the end; returns the container."""
         self._put(str(len(self)), item)
         return self
 
+    @one_frame
     def extend(self, items: Iterable[T]) -> Self:
         """Add several items at the end."""
         for item in list(items):
             self.append(item)
         return self
 
+    @one_frame
     def insert(self, index: int, item: T) -> Self:
         """Put an item before position `index`; those behind it are renumbered."""
         items = self._items()
@@ -123,6 +130,7 @@ class Sequential(_Numbered[Module]):
     ((128, 784), 3)
     """
 
+    @one_frame
     def __init__(self, *modules: Module | Mapping[str, Module]):
         super().__init__()
         if len(modules) == 1 and isinstance(modules[0], Mapping):
@@ -156,6 +164,7 @@ class ModuleList(_Numbered[Module]):
     ['0', '1', '2', '3']
     """
 
+    @one_frame
     def __init__(self, modules: Iterable[Module] = ()):
         super().__init__()
         self.extend(modules)
@@ -172,6 +181,7 @@ class ParameterList(_Numbered[Parameter]):
 
     _kind = Parameter
 
+    @one_frame
     def __init__(self, parameters: Iterable[Any] = ()):
         super().__init__()
         self.extend(p if isinstance(p, Parameter) else Parameter(p) for p in parameters)
@@ -188,12 +198,14 @@ class _Keyed(Module, Generic[T]):
     def _named(self) -> dict[str, T]:
         return {name: value for name, value in vars(self).items() if isinstance(value, self._kind)}
 
+    @one_frame
     def __getitem__(self, name: str) -> T:
         items = self._named()
         if name not in items:
             raise KeyError(f"no item {name!r}{nearest(str(name), items)}")
         return items[name]
 
+    @one_frame
     def __setitem__(self, name: str, item: T) -> None:
         if not isinstance(item, self._kind):
             raise TypeError(
@@ -202,6 +214,7 @@ class _Keyed(Module, Generic[T]):
         check_name(self, name)
         setattr(self, name, item)
 
+    @one_frame
     def __delitem__(self, name: str) -> None:
         self[name]
         delattr(self, name)
@@ -227,6 +240,7 @@ class _Keyed(Module, Generic[T]):
         """Pairs of name and item."""
         return self._named().items()
 
+    @one_frame
     def update(self, items: Mapping[str, T] | Iterable[tuple[str, T]]) -> None:
         """Add all of `items`, replacing those of the same name."""
         for name, item in dict(items).items():
@@ -248,6 +262,7 @@ class ModuleDict(_Keyed[Module]):
     (True, 2)
     """
 
+    @one_frame
     def __init__(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]] = ()):
         super().__init__()
         self.update(modules)
@@ -258,6 +273,7 @@ class ParameterDict(_Keyed[Parameter]):
 
     _kind = Parameter
 
+    @one_frame
     def __init__(self, parameters: Mapping[str, Any] | Iterable[tuple[str, Any]] = ()):
         super().__init__()
         self.update({n: p if isinstance(p, Parameter) else Parameter(p) for n, p in dict(parameters).items()})

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from ..autograd_core.errors import one_frame
 from ..autograd_core.operations.creation import zeros
 from ..autograd_core.promotion import DEFAULT_FLOAT
 from ..autograd_core.tensor import Tensor
@@ -24,6 +25,7 @@ class _Convolution(Module):
 
     _spatial = 2
 
+    @one_frame
     def __init__(
         self,
         in_channels: int,

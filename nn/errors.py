@@ -25,6 +25,11 @@ def refusal(kind: type[Exception], text: str) -> Exception:
 def located(error: Exception, module: Module) -> Exception:
     """`error` as it leaves a call of `module`: its path one name longer, its traceback without our frames."""
     _extend_path(error, module)
+    return trimmed(error)
+
+
+def trimmed(error: Exception) -> Exception:
+    """`error` without our frames, but the first below each of the user's."""
     return error if full_traceback() else error.with_traceback(_users_part(error.__traceback__))
 
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..autograd_core.errors import one_frame
 from ..autograd_core.tensor import Tensor
 from .errors import nearest
 from .module import Module, _joined, _own_buffers, _own_parameters
 
 
+@one_frame
 def functional_call(module: Module, tensors: Mapping[str, Any], /, *args: Any, **kwargs: Any) -> Any:
     """`module(*args, **kwargs)` with the parameters and buffers named in `tensors` in place of its own.
 

@@ -7,6 +7,7 @@ import math
 from typing import Any
 
 from ..autograd_core.context import no_grad, use_backend
+from ..autograd_core.errors import one_frame
 from ..autograd_core.inplace import overwrite
 from ..autograd_core.operations.random import Generator, normal, uniform
 from ..autograd_core.tensor import Tensor
@@ -79,6 +80,7 @@ def ones_(tensor: Tensor) -> Tensor:
     return constant_(tensor, 1.0)
 
 
+@one_frame
 def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: Generator | None = None) -> Tensor:
     """Uniform in ±gain · √(6 / (fan_in + fan_out)) (Glorot and Bengio 2010): for tanh and sigmoid networks.
 
@@ -91,11 +93,13 @@ def xavier_uniform_(tensor: Tensor, gain: float = 1.0, generator: Generator | No
     return uniform_(tensor, -bound, bound, generator)
 
 
+@one_frame
 def xavier_normal_(tensor: Tensor, gain: float = 1.0, generator: Generator | None = None) -> Tensor:
     """Normal with standard deviation gain · √(2 / (fan_in + fan_out)) (Glorot and Bengio 2010)."""
     return normal_(tensor, 0.0, gain * math.sqrt(2.0 / sum(fans(tensor))), generator)
 
 
+@one_frame
 def kaiming_uniform_(
     tensor: Tensor,
     a: float = 0.0,
@@ -117,6 +121,7 @@ def kaiming_uniform_(
     return uniform_(tensor, -bound, bound, generator)
 
 
+@one_frame
 def kaiming_normal_(
     tensor: Tensor,
     a: float = 0.0,

@@ -17,7 +17,7 @@ from ..autograd_core.context import current
 from ..autograd_core.errors import one_frame
 from ..autograd_core.hooks import Handle, _next_key
 from ..autograd_core.tensor import Tensor
-from .errors import located, nearest
+from .errors import located, nearest, trimmed
 from .parameter import Parameter
 
 if TYPE_CHECKING:
@@ -91,7 +91,10 @@ class Module:
         if isinstance(value, _WATCHED) or isinstance(held, _WATCHED):
             from .registration import assign
 
-            assign(self, name, value, held)
+            try:
+                assign(self, name, value, held)
+            except Exception as error:
+                raise trimmed(error)  # noqa: B904  it is the same error
         else:
             object.__setattr__(self, name, value)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..autograd_core.errors import one_frame
 from ..autograd_core.tensor import Tensor, tensor
 
 
@@ -23,6 +24,7 @@ class Parameter(Tensor):
 
     __slots__ = ()
 
+    @one_frame
     def __init__(self, data: Any, requires_grad: bool = True):
         source = data if isinstance(data, Tensor) else tensor(data)
         # The value of a node belongs to its graph, which a training step must not change.

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from ..autograd_core.errors import one_frame
 from .optimizer import Optimizer, Params, nonnegative, zeros_like
 
 
@@ -28,6 +29,7 @@ class Adam(Optimizer):
     0.9
     """
 
+    @one_frame
     def __init__(
         self,
         params: Params,
@@ -104,6 +106,7 @@ class AdamW(Adam):
     ['bias', 'weight']
     """
 
+    @one_frame
     def __init__(
         self,
         params: Params,

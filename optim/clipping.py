@@ -7,13 +7,14 @@ from collections.abc import Iterable
 from typing import Any
 
 from ..autograd_core.context import current, no_grad
-from ..autograd_core.errors import describe
+from ..autograd_core.errors import describe, one_frame
 from ..autograd_core.inplace import overwrite
 from ..autograd_core.record import tensor_ops
 from ..autograd_core.recorder import RecordingError
 from ..autograd_core.tensor import Tensor
 
 
+@one_frame
 def clip_grad_norm_(
     parameters: Tensor | Iterable[Tensor], max_norm: float, norm_type: float = 2.0, error_if_nonfinite: bool = False
 ) -> Tensor:
@@ -50,6 +51,7 @@ def clip_grad_norm_(
     return total
 
 
+@one_frame
 def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -> None:
     """Limit every element of all gradients to -clip_value … clip_value.
 
@@ -133,6 +135,7 @@ def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
     return concat([tensor_ops.reshape(p, shape=(p.size,)) for p in parameters])
 
 
+@one_frame
 def vector_to_parameters(vector: Tensor, parameters: Iterable[Tensor]) -> None:
     """Copy a vector that `parameters_to_vector` gave back into the parameters."""
     listed = list(parameters)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ..autograd_core.context import current
+from ..autograd_core.errors import one_frame
 from .optimizer import Optimizer
 
 
@@ -27,6 +28,7 @@ class LRScheduler:
     stays in the group as "initial_lr". One schedule at a time drives an optimizer: SequentialLR joins several.
     """
 
+    @one_frame
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1):
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"a schedule takes an Optimizer, got {type(optimizer).__name__}")
@@ -70,6 +72,7 @@ class LRScheduler:
         """What `load_state_dict` needs to go on from here: numbers and lists of numbers alone, fit for JSON."""
         return {"last_epoch": self.last_epoch, "base_lrs": list(self.base_lrs)}
 
+    @one_frame
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on where the schedule stood that gave `state`; sets the rates."""
         if set(state) != set(self.state_dict()):
@@ -100,6 +103,7 @@ class LambdaLR(LRScheduler):
     [0.5]
     """
 
+    @one_frame
     def __init__(
         self,
         optimizer: Optimizer,
@@ -119,6 +123,7 @@ class LambdaLR(LRScheduler):
 class StepLR(LRScheduler):
     """The rate times gamma after every `step_size` steps."""
 
+    @one_frame
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1):
         self.step_size, self.gamma = _positive("step_size", step_size), gamma
         super().__init__(optimizer, last_epoch)
@@ -130,6 +135,7 @@ class StepLR(LRScheduler):
 class LinearLR(LRScheduler):
     """The rate times a factor that goes from start_factor to end_factor in `total_iters` steps and stays there."""
 
+    @one_frame
     def __init__(
         self,
         optimizer: Optimizer,
@@ -163,6 +169,7 @@ class CosineAnnealingLR(LRScheduler):
     [0.0]
     """
 
+    @one_frame
     def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1):
         self.T_max, self.eta_min = _positive("T_max", T_max), eta_min
         super().__init__(optimizer, last_epoch)
@@ -174,6 +181,7 @@ class CosineAnnealingLR(LRScheduler):
 class CosineAnnealingWarmRestarts(LRScheduler):
     """Half a cosine from the first rate to eta_min in T_0 steps, then from the top again in T_0 · T_mult, and so on."""
 
+    @one_frame
     def __init__(self, optimizer: Optimizer, T_0: int, T_mult: int = 1, eta_min: float = 0.0, last_epoch: int = -1):
         self.T_0, self.T_mult, self.eta_min = _positive("T_0", T_0), _positive("T_mult", T_mult), eta_min
         super().__init__(optimizer, last_epoch)
@@ -202,6 +210,7 @@ class WarmupCosineLR(LRScheduler):
     [0.0, 0.5, 1.0, 0.854, 0.5, 0.146]
     """
 
+    @one_frame
     def __init__(
         self, optimizer: Optimizer, warmup_steps: int, total_steps: int, eta_min: float = 0.0, last_epoch: int = -1
     ):
@@ -220,6 +229,7 @@ class WarmupCosineLR(LRScheduler):
 class SequentialLR(LRScheduler):
     """Several schedules of one optimizer, one after the other: number i runs from milestones[i-1] to milestones[i]."""
 
+    @one_frame
     def __init__(
         self, optimizer: Optimizer, schedulers: Sequence[LRScheduler], milestones: Sequence[int], last_epoch: int = -1
     ):
@@ -259,6 +269,7 @@ class OneCycleLR(LRScheduler):
     (1.0, 0.85)
     """
 
+    @one_frame
     def __init__(
         self,
         optimizer: Optimizer,

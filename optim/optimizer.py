@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from ..autograd_core.context import current, enable_grad, no_grad
-from ..autograd_core.errors import describe
+from ..autograd_core.errors import describe, one_frame
 from ..autograd_core.inplace import overwrite
 from ..autograd_core.record import raw_ops, tensor_ops
 from ..autograd_core.tensor import Tensor
@@ -38,6 +38,7 @@ class Optimizer:
 
     elementwise = True
 
+    @one_frame
     def __init__(self, params: Params, defaults: Mapping[str, Any]):
         self.defaults = dict(defaults)
         self.state: dict[Tensor, dict[str, Any]] = {}
@@ -66,6 +67,7 @@ class Optimizer:
         """The new parameter and the new state, from the old ones and the gradient."""
         raise NotImplementedError
 
+    @one_frame
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Train further parameters: `{"params": [...], "lr": ...}`; options that it does not name are the defaults."""
         groups = [*self.param_groups, complete(group_of(group), self.defaults, self.check)]
@@ -81,6 +83,7 @@ class Optimizer:
                 else:
                     p.grad = Tensor(p.backend.xp.zeros(p.shape, p.dtype))
 
+    @one_frame
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Update every parameter that has a gradient; returns what `closure`, which is called first, returned."""
         loss = None
@@ -235,6 +238,7 @@ class Optimizer:
 
     # -- state --------------------------------------------------------------------------------------------------------
 
+    @one_frame
     def state_dict(self, model: Any = None) -> dict[str, Any]:
         """{"state": {key: {"step": …, name: Tensor}}, "param_groups": [options with "params": [keys]]}.
 
@@ -245,12 +249,14 @@ class Optimizer:
 
         return state_dict(self, model)
 
+    @one_frame
     def load_state_dict(self, state: Mapping[str, Any], model: Any = None) -> None:
         """Take over a state that `state_dict` gave, for the same parameters; an error changes nothing."""
         from .state import load_state_dict
 
         load_state_dict(self, state, model)
 
+    @one_frame
     def to_arrays(self, model: Any = None) -> tuple[dict[str, Tensor], dict[str, str]]:
         """The state for a file: `rg.save(*)` takes a flat dict, "encoder.weight/exp_avg" → Tensor, and text.
 
@@ -267,6 +273,7 @@ class Optimizer:
 
         return to_arrays(self, model)
 
+    @one_frame
     def from_arrays(self, tensors: Mapping[str, Any], metadata: Mapping[str, str], model: Any = None) -> None:
         """Take over a state that `to_arrays` gave; an error changes nothing."""
         from .state import from_arrays

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..autograd_core.errors import one_frame
 from .optimizer import Optimizer, Params, nonnegative, zeros_like
 
 
@@ -25,6 +26,7 @@ class RMSprop(Optimizer):
     0.9
     """
 
+    @one_frame
     def __init__(
         self,
         params: Params,

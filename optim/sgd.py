@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..autograd_core.errors import one_frame
 from .optimizer import Optimizer, Params, nonnegative, zeros_like
 
 
@@ -28,6 +29,7 @@ class SGD(Optimizer):
     tensor([0.8], requires_grad=True)
     """
 
+    @one_frame
     def __init__(
         self,
         params: Params,

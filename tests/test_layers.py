@@ -276,6 +276,11 @@ def test_functional_batch_norm_needs_averages_outside_training():
         F.batch_norm(rg.ones((2, 3)), None, None)
 
 
+def test_bilinear_names_the_input_that_does_not_fit():
+    with pytest.raises(ValueError, match=r"^Bilinear: expected in2_features=4.*\(5, 3\)"):
+        nn.Bilinear(3, 4, 2)(images(5, 3), images(5, 3))
+
+
 # -- attention --------------------------------------------------------------------------------------------------------
 
 

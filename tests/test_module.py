@@ -235,6 +235,47 @@ def test_an_error_carries_the_path_of_the_module_and_no_frames_of_ours():
     assert sum(1 for f in mine[mine.index(True) :][::-1][: mine[::-1].index(True)]) <= 1
 
 
+def test_errors_of_every_kind_show_one_frame_of_ours():
+    weight = nn.Parameter([1.0])
+    net, opt = nn.Sequential(nn.Linear(2, 1)), rg.optim.SGD([weight])
+    schedules = rg.optim.lr_scheduler
+    for call in (
+        lambda: rg.optim.Adam([np.zeros(2)]),
+        lambda: rg.optim.SGD([weight], lr=-1),
+        lambda: opt.add_param_group({"params": [weight]}),
+        lambda: opt.load_state_dict({}),
+        lambda: opt.from_arrays({}, {}),
+        lambda: opt.state_dict(net),
+        lambda: schedules.StepLR(opt, 0),
+        lambda: schedules.OneCycleLR(opt, 0.1, total_steps=3, anneal_strategy="none"),
+        lambda: rg.optim.clip_grad_norm_(net, 1.0),
+        lambda: net.load_state_dict({}),
+        lambda: net.freeze("no such name"),
+        lambda: net.to("int32"),
+        lambda: net.summary((5,)),
+        lambda: nn.Sequential(3),
+        lambda: nn.ModuleList([3]),
+        lambda: nn.ModuleDict({"a.b": nn.ReLU()}),
+        lambda: net[9],
+        lambda: setattr(net, "x", [nn.ReLU(), 3]),
+        lambda: setattr(net[0], "weight", 3),
+        lambda: net.wieght,
+        lambda: nn.Conv2d(1, 1, 0),
+        lambda: nn.Parameter([1]),
+        lambda: nn.init.xavier_uniform_(rg.zeros(3)),
+        lambda: nn.functional_call(net, {"x": 1}, 3),
+        lambda: nn.CrossEntropyLoss()(rg.zeros((2, 3)), rg.tensor([0, 5])),
+        lambda: net(rg.zeros((2, 3))),
+    ):
+        with pytest.raises((TypeError, ValueError, RuntimeError, IndexError, AttributeError)) as info:
+            call()
+        names, here = [], info.tb
+        while here is not None:
+            names.append(here.tb_frame.f_globals["__name__"])
+            here = here.tb_next
+        assert sum(name.startswith("retrograd.") for name in names) <= 1, str(info.value)
+
+
 def test_the_error_of_a_lone_layer_names_its_kind():
     with pytest.raises(ValueError, match=r"^Linear: expected in_features=4"):
         nn.Linear(4, 2)(rg.ones((2, 3)))

@@ -117,6 +117,19 @@ def test_embedding():
         close(ours.weight.grad, theirs.weight.grad)
 
 
+def test_bilinear():
+    ours, theirs = pair("Bilinear", (3, 4, 2), {})
+    assert repr(ours) == repr(theirs)
+    rng = np.random.default_rng(9)
+    given = [rng.normal(size=shape) for shape in ((5, 3), (5, 4))]
+    out, expected = ours(*map(rg.tensor, given)), theirs(*map(torch.tensor, given))
+    close(out, expected)
+    rg.sum(out * out).backward()
+    (expected * expected).sum().backward()
+    for one, two in zip(ours.parameters(), theirs.parameters(), strict=True):
+        close(one.grad, two.grad)
+
+
 @pytest.mark.parametrize(("causal", "mask"), [(False, None), (True, None), (False, "bool"), (False, "float")])
 def test_attention(causal, mask):
     rng = np.random.default_rng(8)

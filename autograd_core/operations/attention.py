@@ -20,6 +20,8 @@ import numpy as np
 from ..define import fused
 from ..samples import Sample, calls, draw
 
+Block = tuple[slice, slice, slice, slice]  # batch, heads, queries, keys
+
 _HOST_BLOCK = 1 << 17  # scores in a block: half a megabyte of float32, which the second-level cache holds
 _DEVICE_BLOCK = 1 << 28
 
@@ -117,28 +119,29 @@ def _minus_infinity(xp: Any, allowed: Any, dtype: Any) -> Any:
     return xp.where(allowed, 0.0, -math.inf).astype(dtype)
 
 
-def _blocks(scores: tuple[int, int, int, int], on_host: bool) -> Iterator[tuple[slice, slice, slice]]:
-    """Ranges of batch, heads and queries whose scores fit a block."""
+def _blocks(scores: tuple[int, int, int, int], is_causal: bool, on_host: bool) -> Iterator[Block]:
+    """Ranges of batch, heads, queries and keys whose scores fit a block, without keys that none of its queries sees."""
     batch, heads, queries, keys = scores
     limit = _HOST_BLOCK if on_host else _DEVICE_BLOCK
     rows = max(min(limit // max(keys, 1), queries), 1)
     many = max(min(limit // max(rows * keys, 1), heads), 1) if rows == queries else 1
     most = max(limit // max(many * rows * keys, 1), 1) if many == heads and rows == queries else 1
-    for b in range(0, batch, most):
+    for b in range(0, batch if keys else 0, most):
         for h in range(0, heads, many):
             for r in range(0, queries, rows):
-                yield slice(b, b + most), slice(h, h + many), slice(r, r + rows)
+                seen = slice(0, min(r + rows, keys) if is_causal else keys)
+                yield slice(b, b + most), slice(h, h + many), slice(r, r + rows), seen
 
 
-def _slice(array: Any, block: tuple[slice, slice, slice]) -> Any:
-    """The part of an array with axes of length 1 that belongs to a block."""
-    return array[tuple(slice(None) if n == 1 else s for n, s in zip(array.shape, block, strict=False))]
+def _slice(array: Any, block: Block) -> Any:
+    """The part of an array, some of whose axes have length 1, that belongs to a block."""
+    return array[tuple(slice(None) if n == 1 else s for n, s in zip(array.shape, block, strict=True))]
 
 
-def _block_probabilities(xp: Any, query: Any, key: Any, bias: list[Any], scale: float, block: Any, out: Any) -> Any:
+def _block_probabilities(xp: Any, query: Any, key: Any, bias: list[Any], scale: float, block: Block, out: Any) -> Any:
     """What `_probabilities` gives, for a block and in place."""
-    b, h, r = block
-    p = xp.matmul(query[b, h, r] * scale, key[b, h].swapaxes(2, 3), out=out)
+    b, h, r, seen = block
+    p = xp.matmul(query[b, h, r] * scale, key[b, h, seen].swapaxes(2, 3), out=out)
     for added in bias:
         p += _slice(added, block)
     # Where all is -∞ the largest finite number is subtracted instead, and the sum of zeros counts as 1: zeros remain.
@@ -155,12 +158,11 @@ def _attention_fast(ops, query, key, value, mask=None, is_causal=False, scale=No
     # Heads lie in the result as in the query: where they were split off the last axis, joining them costs no copy.
     out = xp.zeros_like(q, shape=(*q.shape[:3], v.shape[3]))
     scores = (*q.shape[:3], k.shape[2])
-    kept = xp.empty(scores, q.dtype) if math.prod(scores) <= q.size + k.size + v.size + out.size else None
-    if k.shape[2]:
-        for b, h, r in _blocks(scores, isinstance(q, np.ndarray)):
-            to = None if kept is None else kept[b, h, r]
-            p = _block_probabilities(xp, q, k, bias, scale, (b, h, r), to)
-            xp.matmul(p, v[b, h], out=out[b, h, r])
+    kept = xp.zeros(scores, q.dtype) if math.prod(scores) <= q.size + k.size + v.size + out.size else None
+    for block in _blocks(scores, is_causal, isinstance(q, np.ndarray)):
+        b, h, r, seen = block
+        p = _block_probabilities(xp, q, k, bias, scale, block, None if kept is None else kept[block])
+        xp.matmul(p, v[b, h, seen], out=out[b, h, r])
     return out.reshape(*lead, *out.shape[2:]).astype(dtype, copy=False), kept
 
 
@@ -170,28 +172,27 @@ def _attention_rule(ops, needs, g, out, query, key, value, mask, probabilities, 
     bias, scale = _bias(xp, mask, is_causal, lead, q, k), _scale(query, scale)
     dq, dk, dv = (xp.zeros_like(x) if need else None for x, need in zip((q, k, v), needs, strict=False))
     dm = xp.zeros_like(bias[0]) if needs[3] else None
-    scores = (*q.shape[:3], k.shape[2])
     along = xp.sum(g * out, axis=3, keepdims=True)
-    for b, h, r in _blocks(scores, isinstance(q, np.ndarray)) if k.shape[2] else ():
-        if probabilities is None:
-            p = _block_probabilities(xp, q, k, bias, scale, (b, h, r), None)
-        else:
-            p = probabilities[b, h, r]
+    for block in _blocks((*q.shape[:3], k.shape[2]), is_causal, isinstance(q, np.ndarray)):
+        b, h, r, seen = block
+        p = None if probabilities is None else probabilities[block]
+        if p is None:
+            p = _block_probabilities(xp, q, k, bias, scale, block, None)
         if dv is not None:
-            dv[b, h] += xp.matmul(p.swapaxes(2, 3), g[b, h, r])
+            dv[b, h, seen] += xp.matmul(p.swapaxes(2, 3), g[b, h, r])
         if dq is None and dk is None and dm is None:
             continue
-        ds = xp.matmul(g[b, h, r], v[b, h].swapaxes(2, 3))
+        ds = xp.matmul(g[b, h, r], v[b, h, seen].swapaxes(2, 3))
         ds -= along[b, h, r]
         ds *= p
         if dm is not None:
-            summed = tuple(i for i, n in enumerate(dm.shape) if n == 1)
-            _slice(dm, (b, h, r))[...] += xp.sum(ds, axis=summed, keepdims=True)
+            target = _slice(dm, block)
+            target += xp.sum(ds, axis=tuple(i for i, n in enumerate(dm.shape) if n == 1), keepdims=True)
         ds *= scale
         if dq is not None:
-            xp.matmul(ds, k[b, h], out=dq[b, h, r])
+            xp.matmul(ds, k[b, h, seen], out=dq[b, h, r])
         if dk is not None:
-            dk[b, h] += xp.matmul(ds.swapaxes(2, 3), q[b, h, r])
+            dk[b, h, seen] += xp.matmul(ds.swapaxes(2, 3), q[b, h, r])
     whole = [d if d is None else d.reshape(*lead, *d.shape[2:]) for d in (dq, dk, dv)]
     if dm is not None:
         dm = dm.reshape(*lead, *dm.shape[2:]) if len(lead) > 2 else dm.reshape(mask.shape)

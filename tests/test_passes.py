@@ -1,0 +1,126 @@
+"""Passes: each does what it says on a small program, and changes no value."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import retrograd as rg
+from retrograd.autograd_core.passes import dead_code, merge_equal
+from retrograd.autograd_core.recorder import Value, recording
+from retrograd.autograd_core.simplify import fold_constants, simplify
+
+
+def recorded(function, *arrays):
+    """(recorder, numbers of the inputs, number of the result) of a function of tensors."""
+    tensors = [rg.tensor(a) for a in arrays]
+    with recording() as tape:
+        inputs = [tape.number(t, known=True) for t in tensors]
+        out = tape.number(function(*tensors))
+    return tape, inputs, out
+
+
+def run(tape, steps, given, wanted, stands_for=()):
+    """The value of `wanted`, by running the steps as their records are written."""
+    values = dict(given)
+    for step in steps:
+        inputs = [values[v.number] if isinstance(v, Value) else v for v in step.inputs]
+        values[step.outputs[0]] = step.record.as_written(np.ndarray)(*inputs, **step.attributes)
+    return values[dict(stands_for).get(wanted, wanted)]
+
+
+X = np.arange(6, dtype=np.float32).reshape(2, 3) - 2
+
+
+def names(steps):
+    return [s.record.name for s in steps]
+
+
+def test_dead_code_keeps_what_leads_to_the_wanted():
+    def f(x):
+        rg.exp(x)
+        return rg.sin(x) * 2
+
+    tape, _, out = recorded(f, X)
+    assert names(dead_code(tape.steps, [out])) == ["sin", "multiply"]
+
+
+def test_dead_code_keeps_effects():
+    storage = rg.zeros(2)
+
+    def f(x):
+        with rg.no_grad():
+            storage.add_(x)
+        return x
+
+    tape, _, out = recorded(f, X[0, :2])
+    assert len(dead_code(tape.steps, [out])) == 2
+
+
+def test_equal_steps_are_merged_and_draws_are_not():
+    tape, inputs, out = recorded(lambda x: rg.exp(x) + rg.exp(x), X)
+    steps, stands_for = merge_equal(tape.steps, ())
+    assert names(steps) == ["exp", "add"]
+    np.testing.assert_array_equal(run(tape, steps, {inputs[0]: X}, out, stands_for), np.exp(X) + np.exp(X))
+    tape, _, _ = recorded(lambda x: rg.dropout(x) + rg.dropout(x), X)
+    assert len(merge_equal(tape.steps, ())[0]) == len(tape.steps)
+
+
+SIMPLER = {
+    "times one": (lambda x: rg.exp(x * 1), ["exp"]),
+    "one times": (lambda x: rg.exp(1.0 * x), ["exp"]),
+    "by one": (lambda x: rg.exp(x / 1), ["exp"]),
+    "minus nothing": (lambda x: rg.exp(x - 0.0), ["exp"]),
+    "plus nothing may change a sign": (lambda x: rg.exp(x + 0.0), ["add", "exp"]),
+    "to the first": (lambda x: rg.exp(x**1), ["exp"]),
+    "twice negative": (lambda x: rg.exp(-(-x)), ["negative", "exp"]),
+    "a copy": (lambda x: rg.exp(+x), ["exp"]),
+    "a cast that casts nothing": (lambda x: rg.exp(x.astype("float32")), ["exp"]),
+    "a cast that casts": (lambda x: rg.exp(x.astype("float64")), ["astype", "exp"]),
+    "transposed back": (lambda x: rg.exp(x.T.T), ["transpose", "exp"]),
+    "transposed twice": (
+        lambda x: rg.exp(x.reshape(1, 2, 3).transpose(1, 2, 0).transpose(1, 2, 0)),
+        ["reshape", "transpose", "transpose", "exp"],
+    ),
+    "reshaped back": (lambda x: rg.exp(x.reshape(6).reshape(2, 3)), ["reshape", "exp"]),
+    "broadcast to its own shape": (lambda x: rg.exp(rg.broadcast_to(x, (2, 3))), ["exp"]),
+    "broadcast": (lambda x: rg.exp(rg.broadcast_to(x, (2, 2, 3))), ["broadcast_to", "exp"]),
+}
+
+
+@pytest.mark.parametrize("case", SIMPLER)
+def test_algebra(case):
+    function, expected = SIMPLER[case]
+    tape, inputs, out = recorded(function, X)
+    steps, stands_for = simplify(tape.steps, tape.specs, {out}, ())
+    assert names(steps) == expected
+    np.testing.assert_array_equal(run(tape, steps, {inputs[0]: X}, out, stands_for), function(rg.tensor(X)).numpy())
+
+
+def test_two_transposes_become_one():
+    tape, inputs, out = recorded(lambda x: rg.exp(x.reshape(1, 2, 3).transpose(1, 2, 0).transpose(1, 2, 0)), X)
+    steps, stands_for = simplify(tape.steps, tape.specs, {out}, ())
+    assert names(dead_code(steps, [out])) == ["reshape", "transpose", "exp"]
+
+
+def test_a_value_that_is_handed_out_stays_a_value_of_its_own():
+    tape, inputs, out = recorded(lambda x: x * 1, X)
+    assert len(simplify(tape.steps, tape.specs, {out}, ())[0]) == 1
+
+
+def test_a_copy_of_a_storage_that_changes_is_a_copy():
+    tape, inputs, out = recorded(lambda x: rg.exp(+x), X)
+    assert len(simplify(tape.steps, tape.specs, {out}, {inputs[0]})[0]) == 2
+
+
+def test_constants_are_computed_once():
+    tape, inputs, out = recorded(lambda x, c: x * rg.exp(c + 1), X, X)
+    steps, known = fold_constants(tape.steps, {inputs[1]: X}, np.ndarray)
+    assert names(steps) == ["multiply"]
+    np.testing.assert_array_equal(run(tape, steps, {inputs[0]: X, **known}, out), X * np.exp(X + 1))
+
+
+def test_draws_are_not_constants():
+    tape, inputs, _ = recorded(lambda x: rg.dropout(x), X)
+    steps, _ = fold_constants(tape.steps, {inputs[0]: X}, np.ndarray)
+    assert "dropout" in names(steps) or any(s.record.kind == "random" for s in steps)

@@ -16,7 +16,6 @@ from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 PROGRAMS = [CHECKOUT / ".ci" / name for name in ("typed_user.py", "stubs.py")]  # what they import is the installed one
-HERE = Path(__file__).resolve().parent
 OPTIONAL = {"cupy", "cupy_backends", "cupyx"}  # the extras cuda12, cuda13
 OPTIONAL |= {"autograd", "matplotlib", "ml_dtypes", "scipy", "sklearn", "threadpoolctl", "torch", "tqdm"}
 

@@ -21,3 +21,31 @@ def data_folder() -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture(scope="session")
+def against_torch() -> Callable[..., None]:
+    """`against_torch(ours, theirs, *arrays)`: the same values and the same gradients of all floating arrays."""
+    import numpy as np
+    import retrograd as rg
+
+    torch = pytest.importorskip("torch")
+
+    def compare(ours, theirs, *arrays, tolerance=1e-10):
+        floating = [isinstance(a, np.ndarray) and a.dtype.kind == "f" for a in arrays]
+        given = [a if a is None else rg.tensor(a, requires_grad=f) for a, f in zip(arrays, floating, strict=True)]
+        taken = [a if a is None else torch.tensor(a, requires_grad=f) for a, f in zip(arrays, floating, strict=True)]
+        out, expected = ours(*given), theirs(*taken)
+        weights = np.cos(np.arange(out.size) * 1.7).reshape(out.shape).astype(out.dtype)
+        out.backward(rg.tensor(weights))
+        expected.backward(torch.tensor(weights))
+        pairs = [("value", out, expected)]
+        pairs += [
+            (f"gradient {i}", a.grad, b.grad) for i, (a, b) in enumerate(zip(given, taken, strict=True)) if floating[i]
+        ]
+        for what, a, b in pairs:
+            b = b.detach().numpy()
+            assert (a.shape, a.dtype) == (b.shape, b.dtype), what
+            np.testing.assert_allclose(a.numpy(), b, rtol=tolerance, atol=tolerance, err_msg=what)
+
+    return compare

@@ -329,10 +329,15 @@ def _wave(ops: Any, x: Any, approximate: str) -> Any:
 
 
 def _gelu(ops: Any, x: Any, approximate: str) -> Any:
+    if x.dtype == np.float16:
+        return ops.astype(_gelu(ops, ops.astype(x, dtype=np.float32), approximate), dtype=x.dtype)
     return ops.multiply(ops.multiply(x, 0.5), ops.add(_wave(ops, x, approximate), 1.0))
 
 
 def _gelu_gradient(ops: Any, g: Any, x: Any, approximate: str) -> Any:
+    if x.dtype == np.float16:  # its square leaves the range of float16 at 256
+        wide = [ops.astype(a, dtype=np.float32) for a in (g, x)]
+        return ops.astype(_gelu_gradient(ops, *wide, approximate), dtype=x.dtype)
     wave = _wave(ops, x, approximate)
     if approximate == "none":
         half_slope = ops.multiply(ops.exp(ops.multiply(ops.square(x), -0.5)), _DENSITY)

@@ -30,6 +30,7 @@ from retrograd.autograd_core.context import set_grad_enabled as set_grad_enabled
 from retrograd.autograd_core.context import use_backend as use_backend
 from retrograd.autograd_core.operations.arithmetic import clip as clip
 from retrograd.autograd_core.operations.contraction import einsum as einsum
+from retrograd.autograd_core.operations.convolution import conv1d as conv1d
 from retrograd.autograd_core.operations.creation import arange as arange
 from retrograd.autograd_core.operations.creation import eye as eye
 from retrograd.autograd_core.operations.creation import full as full
@@ -63,6 +64,8 @@ from retrograd.autograd_core.operations.movement import permute_dims as permute_
 from retrograd.autograd_core.operations.movement import ravel as ravel
 from retrograd.autograd_core.operations.movement import swapaxes as swapaxes
 from retrograd.autograd_core.operations.movement import unsqueeze as unsqueeze
+from retrograd.autograd_core.operations.normalization import group_norm as group_norm
+from retrograd.autograd_core.operations.pooling import adaptive_avg_pool2d as adaptive_avg_pool2d
 from retrograd.autograd_core.operations.random import Generator as Generator
 from retrograd.autograd_core.operations.random import default_generator as default_generator
 from retrograd.autograd_core.operations.random import dropout as dropout
@@ -128,6 +131,32 @@ def argmin(x: TensorLike, axis: int | None = None, keepdims: builtins.bool = Fal
 def astype(x: TensorLike, dtype: DTypeLike) -> Tensor:
     """A copy with another dtype. The gradient is cast back; a cast to integers or booleans ends it."""
 
+def avg_pool2d(
+    x: TensorLike,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: int | Sequence[int] | str = 0,
+    ceil_mode: builtins.bool = False,
+    count_include_pad: builtins.bool = True,
+    divisor_override: int | None = None,
+) -> Tensor:
+    """The mean of every window."""
+
+def batch_norm(
+    x: TensorLike, weight: TensorLike | None = None, bias: TensorLike | None = None, eps: float = 1e-05
+) -> tuple[Tensor, ...]:
+    """x with mean 0 and variance 1 in each channel, over the batch and all places; and this mean and variance."""
+
+def batch_norm_inference(
+    x: TensorLike,
+    mean: TensorLike,
+    var: TensorLike,
+    weight: TensorLike | None = None,
+    bias: TensorLike | None = None,
+    eps: float = 1e-05,
+) -> Tensor:
+    """(x - mean) / √(var + eps) · weight + bias, with one number of each per channel: `batch_norm` after …"""
+
 def bitwise_and(x: TensorLike, y: TensorLike, /) -> Tensor:
     """x & y on booleans and integers."""
 
@@ -150,6 +179,29 @@ def clip_numbers(x: TensorLike, low: float | None = None, high: float | None = N
 
 compile = _compile
 concatenate = _concatenate
+
+def conv2d(
+    x: TensorLike,
+    weight: TensorLike,
+    bias: TensorLike | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] | str = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> Tensor:
+    """Two-dimensional convolution (without flipping the kernel, as all frameworks do)."""
+
+def conv_transpose2d(
+    x: TensorLike,
+    weight: TensorLike,
+    bias: TensorLike | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] | str = 0,
+    output_padding: int | Sequence[int] = 0,
+    groups: int = 1,
+    dilation: int | Sequence[int] = 1,
+) -> Tensor:
+    """The transpose of `conv2d` as a linear map: each place of x adds its multiple of the kernel to the result."""
 
 def cos(x: TensorLike, /) -> Tensor:
     """Cosine of x in radians."""
@@ -199,6 +251,16 @@ def flip(x: TensorLike, axis: int | tuple[int, ...] | None = None) -> Tensor:
 def floor_divide(x: TensorLike, y: TensorLike, /) -> Tensor:
     """The largest integer not above x / y, in the operands' dtype. Constant between jumps: no gradient."""
 
+def fold(
+    x: TensorLike,
+    output_size: int | Sequence[int],
+    kernel_size: int | Sequence[int],
+    dilation: int | Sequence[int] = 1,
+    padding: int | Sequence[int] | str = 0,
+    stride: int | Sequence[int] = 1,
+) -> Tensor:
+    """Columns (N, C·kh·kw, L) added up to images (N, C, *output_size): where windows overlap, they add."""
+
 def gelu(x: TensorLike, approximate: str = "none") -> Tensor:
     """x · Φ(x), where Φ is the distribution function of the standard normal distribution."""
 
@@ -233,6 +295,16 @@ def isinf(x: TensorLike, /) -> Tensor:
 
 def isnan(x: TensorLike, /) -> Tensor:
     """True where x is not a number."""
+
+def layer_norm(
+    x: TensorLike,
+    weight: TensorLike | None = None,
+    bias: TensorLike | None = None,
+    *,
+    normalized_shape: int | Sequence[int],
+    eps: float = 1e-05,
+) -> Tensor:
+    """x with mean 0 and variance 1 over its last axes, times weight, plus bias."""
 
 def leaky_relu(x: TensorLike, negative_slope: float = 0.01) -> Tensor:
     """x where it is positive, negative_slope · x elsewhere; at 0 the gradient is negative_slope."""
@@ -284,6 +356,16 @@ def matmul(x: TensorLike, y: TensorLike) -> Tensor:
 
 def max(x: TensorLike, axis: int | tuple[int, ...] | None = None, keepdims: builtins.bool = False) -> Tensor:
     """The largest element over `axis`; NaN where there is one. Ties share the gradient."""
+
+def max_pool2d(
+    x: TensorLike,
+    kernel_size: int | Sequence[int],
+    stride: int | Sequence[int] | None = None,
+    padding: int | Sequence[int] | str = 0,
+    dilation: int | Sequence[int] = 1,
+    ceil_mode: builtins.bool = False,
+) -> Tensor:
+    """The largest element of every window. Of equal ones the first, row by row, gets the gradient, as in …"""
 
 def maximum(x: TensorLike, y: TensorLike, /) -> Tensor:
     """The larger of x and y; NaN where one is. Equal values share the gradient."""
@@ -345,6 +427,21 @@ def remainder(x: TensorLike, y: TensorLike, /) -> Tensor:
 def reshape(x: TensorLike, shape: int | Sequence[int]) -> Tensor:
     """The same elements, in row-major order, in a new shape; one length may be -1. Shares memory where it can."""
 
+def rms_norm(
+    x: TensorLike, weight: TensorLike | None = None, *, normalized_shape: int | Sequence[int], eps: float | None = None
+) -> Tensor:
+    """x divided by the root of the mean square of its last axes, times weight: `layer_norm` without means and …"""
+
+def scaled_dot_product_attention(
+    query: TensorLike,
+    key: TensorLike,
+    value: TensorLike,
+    mask: TensorLike | None = None,
+    is_causal: builtins.bool = False,
+    scale: float | None = None,
+) -> Tensor:
+    """softmax(scale · query · keyᵀ + mask) · value, over the last two axes."""
+
 def set_num_threads(n: int) -> None:
     """Use n CPU threads for matrix products on the current backend."""
 
@@ -397,6 +494,15 @@ def transfer(x: TensorLike, backend: Any, origin: Any) -> Tensor:
 
 def transpose(x: TensorLike, axes: Sequence[int] | None = None) -> Tensor:
     """Axes in a new order, reversed for None: axis i of the result is axis `axes[i]` of x. Shares memory."""
+
+def unfold(
+    x: TensorLike,
+    kernel_size: int | Sequence[int],
+    dilation: int | Sequence[int] = 1,
+    padding: int | Sequence[int] | str = 0,
+    stride: int | Sequence[int] = 1,
+) -> Tensor:
+    """The windows of images (N, C, H, W) as columns (N, C·kh·kw, L), row by row; N may be missing. Also called …"""
 
 def unstack(x: TensorLike, axis: int = 0) -> tuple[Tensor, ...]:
     """The slices of x along `axis`, each without that axis."""

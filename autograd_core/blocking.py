@@ -55,7 +55,9 @@ def _in_blocks(run: list[Instruction]) -> list[Instruction]:
     if len(run) < 2:
         return run
     size = run[0][1][-1].size
-    flat = [(call, [_flat(p, p) if isinstance(p, np.ndarray) and p.ndim else p for p in places]) for call, places in run]
+    flat = [
+        (call, [_flat(p, p) if isinstance(p, np.ndarray) and p.ndim else p for p in places]) for call, places in run
+    ]
     return [
         (call, tuple(p[at : at + BLOCK] if isinstance(p, np.ndarray) and p.ndim else p for p in places))
         for at in range(0, size, BLOCK)

@@ -113,8 +113,8 @@ class Compiled:
             return _detached(result)
         if len(self.programs) >= MAX_PROGRAMS:
             raise RecordingError(
-                f"a compiled function met more than {MAX_PROGRAMS} signatures. Pad its arguments to a few shapes, and pass "
-                "numbers that change as 0-d tensors."
+                f"a compiled function met more than {MAX_PROGRAMS} signatures. Pad its arguments to a few shapes, and "
+                "pass numbers that change as 0-d tensors."
             )
         arguments = _tensors(args, kwargs)
         backend = next((t.backend for t in [*arguments, *tape.storages.values()]), None)
@@ -147,7 +147,9 @@ class Compiled:
 
     def _signature(self, args: Any, kwargs: Any) -> Any:
         leaves = [
-            (path, leaf.array.shape, leaf.array.dtype, leaf.requires_grad) if type(leaf) in TENSOR_TYPES else (path, _static(leaf))
+            (path, leaf.array.shape, leaf.array.dtype, leaf.requires_grad)
+            if type(leaf) in TENSOR_TYPES
+            else (path, _static(leaf))
             for path, leaf in tree_leaves((args, kwargs))
         ]
         return (
@@ -205,7 +207,7 @@ def _detached(result: Any) -> Any:
 
 
 def _gradients() -> list[tuple[Tensor, Tensor, Any]]:
-    """Every tensor of the process that has a gradient, the gradient, and its values: a first call may touch any of them."""
+    """Every tensor of the process that has a gradient, the gradient, and its values: a first call may touch any."""
     import gc
 
     found = [t for t in gc.get_objects() if type(t) in TENSOR_TYPES and getattr(t, "grad", None) is not None]

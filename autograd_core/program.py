@@ -10,7 +10,7 @@ memory in eager execution (views, storages that are changed in place) shares it 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -52,10 +52,7 @@ class Program:
 
     def valid(self) -> bool:
         """Whether the tensors from outside still hold the arrays that the calls are bound to."""
-        for tensor, array in self.storages:
-            if tensor.array is not array:
-                return False
-        return True
+        return all(tensor.array is array for tensor, array in self.storages)
 
     def run(self, arguments: Sequence[Tensor]) -> list[Any]:
         """Copy the arguments in, repeat what Python did, run, and hand the results out as fresh tensors."""
@@ -76,10 +73,10 @@ class Program:
         return [Tensor(o.copy()) if c else o for o, c in self.results]
 
     input_places: list[Any]
-    grad_places: list[tuple[Any, Tensor]]
+    grad_places: list[tuple[Any, Any]]  # with the leaf, which has a gradient by then
     grad_results: list[tuple[Tensor, Any]]
     results: list[tuple[Any, bool]]
-    changed: list[Tensor]
+    changed: list[Any]  # leaves, so they have a version
 
     def __repr__(self) -> str:
         lines = [f"program of {len(self.steps)} steps, {len(self.instructions)} calls, {self.nbytes:,} bytes"]
@@ -152,7 +149,9 @@ class _Builder:
                 continue
             storage, value = step.inputs[0].number, step.inputs[1].number
             start = made.get(value)
-            if start is None or value in found or self.root[value] != value or self.tape.specs[value] != self.tape.specs[storage]:
+            if start is None or value in found or self.root[value] != value:
+                continue
+            if self.tape.specs[value] != self.tape.specs[storage]:
                 continue
             maker = self.program.steps[start]
             ufunc = maker.record is not None and isinstance(maker.record.impl[self.backend.array_type], np.ufunc)
@@ -160,7 +159,8 @@ class _Builder:
             between = self.program.steps[start + (1 if ufunc else 0) : i]
             touched = any(self.root[n] == memory for s in between for n in reads(s))
             viewed = any(self.root[n] == memory and n != storage for n in reads(maker))
-            if not touched and not viewed and value not in self.wanted and maker.record is not None and maker.record.kind == "elementwise":
+            elementwise = maker.record is not None and maker.record.kind == "elementwise"
+            if elementwise and not touched and not viewed and value not in self.wanted:
                 found[value] = i
         return found
 
@@ -249,7 +249,7 @@ class _Builder:
         self.program.instructions.append((storage.__setitem__, (index, value)))
 
     def _bind(self, step: Step, inputs: list[Any], outs: list[Any]) -> list[Instruction]:
-        """The calls of a step: of a ufunc with a place to write to, those that the record names (`into`), or any other's."""
+        """The calls of a step: of a ufunc with a place to write to, those that the record names (`into`), any other's."""
         rec = step.record
         assert rec is not None
         call = rec.impl[self.backend.array_type] or rec.as_written(self.backend.array_type)
@@ -269,7 +269,7 @@ class _Builder:
     def _join(self, step: Step, inputs: list[Any], out: Any) -> list[Instruction]:
         """A concat whose parts were computed in place, but for those that were not."""
         calls, end = [], 0
-        for value, array in zip(step.inputs, inputs, strict=True):
+        for array in inputs:
             start, end = end, end + array.shape[0]
             if not self.backend.shares_memory(array, out):
                 calls.append((out.__setitem__, (slice(start, end), array)))
@@ -314,6 +314,14 @@ def _flat(result: Any) -> list[Any]:
     return [part for part in flat if part is not None]
 
 
-def _draw(counters: list[int], place: Any, call: Any, inputs: list[Any], attributes: dict[str, Any], outs: list[Any], several: bool) -> None:
+def _draw(
+    counters: list[int],
+    place: Any,
+    call: Any,
+    inputs: list[Any],
+    attributes: dict[str, Any],
+    outs: list[Any],
+    several: bool,
+) -> None:
     """A random operation, at its place in this run's reservation."""
     _general(call, inputs, {**attributes, "counter": counters[place.generator] + place.offset}, outs, several)

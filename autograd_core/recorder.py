@@ -51,7 +51,7 @@ class Step(NamedTuple):
 
 
 class Recorder:
-    """Collects `steps`; `specs[n]` is the shape and dtype of value n, `captured` the numbers of what came from outside."""
+    """Collects `steps`; `specs[n]` is the shape and dtype of value n, `captured` numbers what came from outside."""
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
@@ -98,7 +98,7 @@ class Recorder:
         self.steps.append(Step(None, tuple(given), {"template": template}, (), user_line()))
 
     def reserve(self, generator: Any, key: int, counter: int, n_blocks: int) -> None:
-        """A random draw reserved `n_blocks` of `generator` from `counter` on; what a replay must know, and others need not."""
+        """A random draw reserved `n_blocks` of `generator` from `counter` on: a replay must know, others need not."""
 
     def host(self, call: Any) -> None:
         """`call()` changed numbers that recorded operations read, such as a rate; a replay repeats it first."""
@@ -111,8 +111,8 @@ class Recorder:
 
     def refuse_read(self, what: str) -> None:
         raise RecordingError(
-            f"{what} inside a recorded function, at {user_line()}: a recording cannot hold a value that Python has read. "
-            "Return the tensor and read it outside."
+            f"{what} inside a recorded function, at {user_line()}: a recording cannot hold a value that Python has "
+            "read. Return the tensor and read it outside."
         )
 
     def __repr__(self) -> str:

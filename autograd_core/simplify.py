@@ -51,7 +51,9 @@ def simplify(
     return result, stands_for
 
 
-def fold_constants(steps: Sequence[Step], constants: Mapping[int, Any], array_type: type) -> tuple[list[Step], dict[int, Any]]:
+def fold_constants(
+    steps: Sequence[Step], constants: Mapping[int, Any], array_type: type
+) -> tuple[list[Step], dict[int, Any]]:
     """Steps of constants alone are run now: the other steps, and all constants with those that came to them.
 
     A draw is never folded, nor what writes.
@@ -61,7 +63,8 @@ def fold_constants(steps: Sequence[Step], constants: Mapping[int, Any], array_ty
     for step in steps:
         rec = step.record
         values = [v for v in step.inputs if isinstance(v, Value)]
-        if rec is None or rec.kind == "random" or rec.multiple or rec.residuals or any(v.number not in known for v in values):
+        stays = rec is None or rec.kind == "random" or rec.multiple or rec.residuals
+        if rec is None or stays or any(v.number not in known for v in values):
             rest.append(step)
             continue
         inputs = [known[v.number] if isinstance(v, Value) else v for v in step.inputs]
@@ -142,4 +145,4 @@ RULES: dict[str, Callable[..., Found]] = {
     "transpose": _transposed,
     "reshape": _reshaped,
 }
-"""Record → rule. A value takes the place of the result only if shape and dtype agree, so `astype` may name its input."""
+"""Record → rule. A value takes the result's place only if shape and dtype agree, so `astype` may name its input."""

@@ -84,7 +84,8 @@ class Tape(Recorder):
 
     def leaves(self) -> list[Tensor]:
         """The leaves from outside that want gradients."""
-        return list({id(t): t for t in [*self.storages.values(), *self.grad_reads.values()] if t.requires_grad and t.node is None}.values())
+        tensors = [*self.storages.values(), *self.grad_reads.values()]
+        return list({id(t): t for t in tensors if t.requires_grad and t.node is None}.values())
 
 
 class Undo:
@@ -118,7 +119,7 @@ class Undo:
 def record_call(
     function: Callable, args: tuple[Any, ...], kwargs: dict[str, Any], slots: dict[int, Tensor], journal: bool = False
 ) -> tuple[Tape, Any]:
-    """Call a function eagerly, and write down what it did; `slots` maps the arrays of gradients at entry to their leaves."""
+    """Call a function eagerly, and write down what it did; `slots`: arrays of gradients at entry → their leaves."""
     tape = Tape(slots, journal)
     for _, leaf in tree_leaves((args, kwargs)):
         if type(leaf) in TENSOR_TYPES:
@@ -138,8 +139,8 @@ def compare(first: Tape, second: Tape) -> None:
         what = _difference(first, second, a, b)
         if what:
             raise RecordingError(
-                f"two calls of the compiled function differ at {b.line}: {what}. A replay would freeze it; pass it as an "
-                "argument, or keep it in a 0-d Tensor that operations change."
+                f"two calls of the compiled function differ at {b.line}: {what}. A replay would freeze it; pass it as "
+                "an argument, or keep it in a 0-d Tensor that operations change."
             )
     if len(first.steps) != len(second.steps) or first.reserved != second.reserved:
         longer = max(first.steps, second.steps, key=len)
@@ -147,7 +148,9 @@ def compare(first: Tape, second: Tape) -> None:
         raise RecordingError(f"two calls of the compiled function ran a different number of operations, from {line} on")
     for a, b in zip(first.outputs, second.outputs, strict=True):
         if a != b and not (a != a and b != b):
-            raise RecordingError(f"the compiled function returned {a!r} once and {b!r} then: only tensors can change from call to call")
+            raise RecordingError(
+                f"the compiled function returned {a!r} once and {b!r} then: only tensors can change from call to call"
+            )
     _compare_storages(first, second)
 
 
@@ -158,9 +161,12 @@ def _difference(first: Tape, second: Tape, a: Step, b: Step) -> str | None:
     if a.inputs != b.inputs or a.outputs != b.outputs:
         return f"{name} of {a.inputs} in one, of {b.inputs} in the other"
     if a.record is not None and a.record.kind == "random":
-        same = {k: v for k, v in a.attributes.items() if k != "counter"} == {k: v for k, v in b.attributes.items() if k != "counter"}
-        return None if same and first.draws.get(a.attributes["counter"]) == second.draws.get(b.attributes["counter"]) else f"{name} with other options"
-    return None if repr(a.attributes) == repr(b.attributes) else f"{name} with {a.attributes} in one, {b.attributes} in the other"
+        one, other = ({k: v for k, v in step.attributes.items() if k != "counter"} for step in (a, b))
+        places = first.draws.get(a.attributes["counter"]), second.draws.get(b.attributes["counter"])
+        return None if one == other and places[0] == places[1] else f"{name} with other options"
+    if repr(a.attributes) == repr(b.attributes):
+        return None
+    return f"{name} with {a.attributes} in one, {b.attributes} in the other"
 
 
 def _compare_storages(first: Tape, second: Tape) -> None:
@@ -172,6 +178,6 @@ def _compare_storages(first: Tape, second: Tape) -> None:
         one, other = (t.backend.to_numpy(t.array) for t in (before, tensor))
         if one.dtype != other.dtype or one.tobytes() != other.tobytes():
             raise RecordingError(
-                f"the compiled function used a {tensor.dtype} tensor of shape {tensor.shape} made from other values in each "
-                "call (a NumPy draw, a counter): a replay would freeze it. Pass it as an argument."
+                f"the compiled function used a {tensor.dtype} tensor of shape {tensor.shape} made from other values in "
+                "each call (a NumPy draw, a counter): a replay would freeze it. Pass it as an argument."
             )

@@ -290,7 +290,7 @@ def _like(rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
 
 def _inner(a: np.ndarray, b: np.ndarray) -> float:
     """Re ⟨a, b⟩: for complex arrays the sum over real and imaginary parts, which is what a gradient is taken of."""
-    return float(np.sum((np.conj(a) * b).real))
+    return float(np.sum(np.real(np.conj(a) * b)))
 
 
 def _name(f: Function) -> str:

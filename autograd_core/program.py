@@ -249,7 +249,7 @@ class _Builder:
         self.program.instructions.append((storage.__setitem__, (index, value)))
 
     def _bind(self, step: Step, inputs: list[Any], outs: list[Any]) -> list[Instruction]:
-        """The calls of a step: of a ufunc with a place to write to, those that the record names (`into`), any other's."""
+        """The calls of a step: of a ufunc with a place to write to, those of the record's `into`, any other's."""
         rec = step.record
         assert rec is not None
         call = rec.impl[self.backend.array_type] or rec.as_written(self.backend.array_type)

@@ -336,8 +336,8 @@ def _gelu(ops: Any, x: Any, approximate: str) -> Any:
 
 def _gelu_gradient(ops: Any, g: Any, x: Any, approximate: str) -> Any:
     if x.dtype == np.float16:  # its square leaves the range of float16 at 256
-        wide = [ops.astype(a, dtype=np.float32) for a in (g, x)]
-        return ops.astype(_gelu_gradient(ops, *wide, approximate), dtype=x.dtype)
+        wide_g, wide_x = (ops.astype(a, dtype=np.float32) for a in (g, x))
+        return ops.astype(_gelu_gradient(ops, wide_g, wide_x, approximate), dtype=x.dtype)
     wave = _wave(ops, x, approximate)
     if approximate == "none":
         half_slope = ops.multiply(ops.exp(ops.multiply(ops.square(x), -0.5)), _DENSITY)

@@ -16,6 +16,7 @@ import numpy as np
 from ..define import fused, public
 from ..record import tensor_ops
 from ..samples import Sample, calls, draw
+from ..tensor import Tensor, TensorLike
 from .batch_last import batch_first, batch_last, correlate, spread, weigh
 from .windows import Pair, Windows, cropped, pair, windows
 
@@ -282,8 +283,14 @@ def conv_transpose2d(ops, x, weight, bias=None, /, stride=1, padding=0, output_p
 
 @public
 def conv1d(
-    x: Any, weight: Any, bias: Any = None, stride: int = 1, padding: Any = 0, dilation: int = 1, groups: int = 1
-) -> Any:
+    x: TensorLike,
+    weight: TensorLike,
+    bias: TensorLike | None = None,
+    stride: int = 1,
+    padding: int | str = 0,
+    dilation: int = 1,
+    groups: int = 1,
+) -> Tensor:
     """One-dimensional convolution: `conv2d` on images of one row.
 
     Args:

@@ -270,7 +270,13 @@ def rms_norm(ops, x, weight=None, /, *, normalized_shape, eps=None):
 
 
 @public
-def group_norm(x: Any, num_groups: int, weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Any:
+def group_norm(
+    x: TensorLike,
+    num_groups: int,
+    weight: TensorLike | None = None,
+    bias: TensorLike | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
     """`layer_norm` of each image's channels in groups: mean 0 and variance 1 over a group's channels and places.
 
     Wu and He, "Group normalization", 2018.
@@ -288,7 +294,7 @@ def group_norm(x: Any, num_groups: int, weight: Any = None, bias: Any = None, ep
     >>> rg.group_norm(rg.tensor([[1.0, 3.0, 10.0, 30.0]]), num_groups=2, eps=0)
     tensor([[-1.,  1., -1.,  1.]])
     """
-    x = x if type(x) in TENSOR_TYPES else asarray(x)
+    x = x if isinstance(x, Tensor) else asarray(x)
     if x.ndim < 2 or num_groups < 1 or x.shape[1] % num_groups:
         raise ValueError(f"group_norm: num_groups={num_groups} must divide the channels of x (N, C, …), got {x.shape}")
     for name, vector in (("weight", weight), ("bias", bias)):

@@ -6,7 +6,7 @@ over as many such views as a window has elements, whatever windows overlap; and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -240,7 +240,7 @@ def avg_pool2d(
 
 
 @public
-def adaptive_avg_pool2d(x: Any, output_size: Any) -> Any:
+def adaptive_avg_pool2d(x: TensorLike, output_size: int | None | Sequence[int | None]) -> Tensor:
     """Means over as many windows as are asked for: row r of the result is the mean of rows ⌊r·H/n⌋ to ⌈(r+1)·H/n⌉.
 
     Args:
@@ -254,7 +254,7 @@ def adaptive_avg_pool2d(x: Any, output_size: Any) -> Any:
     >>> rg.adaptive_avg_pool2d(rg.arange(6.0).reshape(1, 2, 3), (1, 2))
     tensor([[[2., 3.]]])
     """
-    x = x if type(x) in TENSOR_TYPES else asarray(x)
+    x = x if isinstance(x, Tensor) else asarray(x)
     if x.ndim not in (3, 4):
         raise ValueError(f"adaptive_avg_pool2d: x must have shape (N, C, H, W) or (C, H, W), got {x.shape}")
     asked = output_size if isinstance(output_size, (tuple, list)) else (output_size, output_size)

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from ..backends import Backend
-from .operations.indexing import join
 from .blocking import Instruction, blocked
+from .operations.indexing import join
 from .passes import dead_code, is_effect, merge_equal, reads
 from .recorder import Step, Value
 from .tape import Tape

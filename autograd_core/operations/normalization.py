@@ -22,7 +22,7 @@ from ..blocks import BLOCK
 from ..define import fused, public
 from ..record import tensor_ops
 from ..samples import Sample, calls, draw
-from ..tensor import TENSOR_TYPES, asarray
+from ..tensor import Tensor, TensorLike, asarray
 
 # einsum makes no intermediate array and is twice as fast as `sum`, but it adds number after number: in long rows the
 # rounding would show.

@@ -14,7 +14,7 @@ import numpy as np
 from ..define import fused, public
 from ..record import tensor_ops
 from ..samples import Sample, calls, draw
-from ..tensor import TENSOR_TYPES, Tensor, asarray
+from ..tensor import Tensor, TensorLike, asarray
 from .windows import Windows, cropped, padded, pair, windows
 
 

@@ -123,7 +123,7 @@ def _cell(tensor: Tensor) -> list[int]:
     if tensor.cell is None:
         raise RuntimeError(
             "this tensor shares its memory with a value in a graph, which cannot be changed in place. "
-            "Change a copy: .copy()."
+            "Change a copy: .clone()."
         )
     return tensor.cell
 

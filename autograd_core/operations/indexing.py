@@ -127,7 +127,9 @@ def check_range(backend: Backend, values: Any, low: int, high: int, what: str) -
 )
 def getitem(xp, x, /, *indices, template):
     """x[index]: `template` with the index arrays in its holes. Write `x[...]`."""
-    return x[join(template, indices)]
+    index = join(template, indices)
+    # The ellipsis makes one element a view as well, as it is on a device, where NumPy alone would give a scalar.
+    return x[index if indices or ... in template else (*index, ...)]
 
 
 def _index_add_rule(ops, needs, g, value_shape, indices, template):

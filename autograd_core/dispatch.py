@@ -16,7 +16,7 @@ import numpy as np
 from ..backends import BACKEND_BY_TYPE, Backend, backend_of
 from .context import Mode, current, current_backend
 from .errors import BackendMixError, bind_error, explained, user_line
-from .graph import Node, Output, next_number
+from .graph import Node, Output
 from .promotion import is_float, result_dtype, scalar_kind, weak
 from .record import Record, tensor_ops
 from .tensor import TENSOR_TYPES, Tensor, host_array
@@ -36,7 +36,7 @@ def function_of(rec: Record, operator: bool = False) -> Callable:
 
 
 def _unary(rec: Record) -> Callable:
-    impl, savers, saved_inputs, floating, has_rule = rec.impl, rec.save, rec.saved_inputs, rec.floating, bool(rec.rules)
+    impl, floating, has_rule = rec.impl, rec.floating, bool(rec.rules)
 
     def call(x: Any) -> Any:
         try:
@@ -44,29 +44,8 @@ def _unary(rec: Record) -> Callable:
                 mode = current()
                 a = x.array
                 if mode.plain and not (floating and a.dtype.kind not in "fc"):
-                    out = impl[type(a)](a)
-                    if type(out) is not type(a):
-                        out = BACKEND_BY_TYPE[type(a)].wrap(out)
-                    result = _new(Tensor)
-                    result.array = out
-                    result.grad = result._hooks = None
-                    if x.requires_grad and mode.grad and has_rule:
-                        node = _new(Node)
-                        node.record = rec
-                        node.number = next_number()
-                        node.edges = (x.node or x,)
-                        node.saved = savers[_ONE]((a,), out, None, None)
-                        node.versions = () if x.cell is None else _versions(saved_inputs[_ONE], (x,))
-                        node.specs = node.inputs = node.outputs = node.hooks = node.line = None
-                        node.attributes = _NO_ATTRIBUTES
-                        result.requires_grad = True
-                        result.node = node
-                        result.cell = None
-                    else:
-                        result.requires_grad = False
-                        result.node = None
-                        result.cell = [0]
-                    return result
+                    edges = (x.node or x,) if x.requires_grad and has_rule and mode.grad else None
+                    return _finished(rec, impl[type(a)](a), type(a), (x,), (a,), edges, _ONE)
             return apply(rec, (x,), {})
         except Exception as error:
             raise explained(rec, (x,), {}, error) from None
@@ -75,55 +54,32 @@ def _unary(rec: Record) -> Callable:
 
 
 def _binary(rec: Record, operator: bool) -> Callable:
-    impl, savers, saved_inputs, floating, has_rule = rec.impl, rec.save, rec.saved_inputs, rec.floating, bool(rec.rules)
+    impl, floating, has_rule = rec.impl, rec.floating, bool(rec.rules)
 
     def call(x: Any, y: Any) -> Any:
         try:
-            if type(y) in _SCALARS and type(x) in TENSOR_TYPES:
-                mode = current()
-                a = x.array
-                if mode.plain and a.dtype.kind == "f":
-                    return _with_scalar(impl, savers, saved_inputs, has_rule and mode.grad, rec, x, a, x, y, a, y)
-            elif type(x) in _SCALARS and type(y) in TENSOR_TYPES:
-                mode = current()
-                b = y.array
-                if mode.plain and b.dtype.kind == "f":
-                    return _with_scalar(impl, savers, saved_inputs, has_rule and mode.grad, rec, y, b, x, y, x, b)
-            elif type(x) in TENSOR_TYPES and type(y) in TENSOR_TYPES:
-                mode = current()
-                a = x.array
-                b = y.array
+            mode = current()
+            if type(x) in TENSOR_TYPES and type(y) in TENSOR_TYPES:
+                a, b = x.array, y.array
                 dtype = a.dtype
                 if mode.plain and dtype is b.dtype and type(a) is type(b) and not (floating and dtype.kind not in "fc"):
-                    out = impl[type(a)](a, b)
-                    if type(out) is not type(a):
-                        out = BACKEND_BY_TYPE[type(a)].wrap(out)
-                    result = _new(Tensor)
-                    result.array = out
-                    result.grad = result._hooks = None
                     needs = (x.requires_grad, y.requires_grad)
-                    if (needs[0] or needs[1]) and mode.grad and has_rule:
-                        node = _new(Node)
-                        node.record = rec
-                        node.number = next_number()
-                        node.edges = ((x.node or x) if needs[0] else None, (y.node or y) if needs[1] else None)
-                        node.saved = savers[needs]((a, b), out, None, None)
-                        if x.cell is None and y.cell is None:
-                            node.versions = ()
-                        else:
-                            node.versions = _versions(saved_inputs[needs], (x, y))
-                        shape = a.shape
-                        node.specs = None if shape == b.shape else ((shape, dtype), (b.shape, dtype))
-                        node.inputs = node.outputs = node.hooks = node.line = None
-                        node.attributes = _NO_ATTRIBUTES
-                        result.requires_grad = True
-                        result.node = node
-                        result.cell = None
-                    else:
-                        result.requires_grad = False
-                        result.node = None
-                        result.cell = [0]
-                    return result
+                    edges = specs = None
+                    if (needs[0] or needs[1]) and has_rule and mode.grad:
+                        edges = ((x.node or x) if needs[0] else None, (y.node or y) if needs[1] else None)
+                        if a.shape != b.shape:
+                            specs = ((a.shape, dtype), (b.shape, dtype))
+                    return _finished(rec, impl[type(a)](a, b), type(a), (x, y), (a, b), edges, needs, specs)
+            elif type(y) in _NUMBERS and type(x) in TENSOR_TYPES:  # a number is weak: the tensor's dtype holds
+                a = x.array
+                if mode.plain and a.dtype.kind == "f":
+                    edges = (x.node or x, None) if x.requires_grad and has_rule and mode.grad else None
+                    return _finished(rec, impl[type(a)](a, y), type(a), (x, y), (a, y), edges, _FIRST)
+            elif type(x) in _NUMBERS and type(y) in TENSOR_TYPES:
+                b = y.array
+                if mode.plain and b.dtype.kind == "f":
+                    edges = (None, y.node or y) if y.requires_grad and has_rule and mode.grad else None
+                    return _finished(rec, impl[type(b)](x, b), type(b), (x, y), (x, b), edges, _SECOND)
             elif operator and not (_is_operand(x) and _is_operand(y)):
                 return NotImplemented
             return apply(rec, (x, y), {})
@@ -133,56 +89,47 @@ def _binary(rec: Record, operator: bool) -> Callable:
     return call
 
 
+_ONE, _FIRST, _SECOND = (True,), (True, False), (False, True)
+_NUMBERS = frozenset((int, float))
+
+
+def _finished(
+    rec: Record,
+    out: Any,
+    array_type: type,
+    operands: tuple[Any, ...],
+    arrays: tuple[Any, ...],
+    edges: tuple[Any, ...] | None,
+    needs: tuple[bool, ...],
+    specs: Any = None,
+) -> Tensor:
+    """The end of both lanes: a Tensor on what the forward gave, with a node where gradients are wanted."""
+    if type(out) is not array_type:
+        out = BACKEND_BY_TYPE[array_type].wrap(out)
+    if edges is None:
+        return _made(out, None)
+    saved = rec.save[needs](arrays, out, None, None)
+    return _made(out, Node(rec, edges, saved, _versions(rec.saved_inputs[needs], operands), specs))
+
+
+def _made(array: Any, node: Any) -> Tensor:
+    """A Tensor on a new array: a result of `node`, or a leaf without one."""
+    result = _new(Tensor)
+    result.array = array
+    result.grad = result._hooks = None
+    result.node = node
+    if node is None:
+        result.requires_grad = False
+        result.cell = [0]
+    else:
+        result.requires_grad = True
+        result.cell = None
+    return result
+
+
 def _static(value: Any) -> Any:
     """An attribute as a node and a recording keep it: lists as tuples, NumPy scalars as Python's."""
     return tuple(value) if type(value) is list else weak(value)
-
-
-_NO_ATTRIBUTES: dict[str, Any] = {}
-_ONE = (True,)
-_SCALARS = frozenset((int, float))
-
-
-def _with_scalar(
-    impl: Any,
-    savers: Any,
-    saved_inputs: Any,
-    wanted: bool,
-    rec: Record,
-    tensor: Any,
-    array: Any,
-    x: Any,
-    y: Any,
-    a: Any,
-    b: Any,
-) -> Tensor:
-    """A float tensor and a Python number: the number is weak, so the result has the tensor's dtype."""
-    out = impl[type(array)](a, b)
-    if type(out) is not type(array):
-        out = BACKEND_BY_TYPE[type(array)].wrap(out)
-    result = _new(Tensor)
-    result.array = out
-    result.grad = result._hooks = None
-    if wanted and tensor.requires_grad:
-        needs = (tensor is x, tensor is y)
-        edge = tensor.node or tensor
-        node = _new(Node)
-        node.record = rec
-        node.number = next_number()
-        node.edges = (edge, None) if needs[0] else (None, edge)
-        node.saved = savers[needs]((a, b), out, None, None)
-        node.versions = () if tensor.cell is None else _versions(saved_inputs[needs], (x, y))
-        node.specs = node.inputs = node.outputs = node.hooks = node.line = None
-        node.attributes = _NO_ATTRIBUTES
-        result.requires_grad = True
-        result.node = node
-        result.cell = None
-    else:
-        result.requires_grad = False
-        result.node = None
-        result.cell = [0]
-    return result
-
 
 
 def _general(rec: Record) -> Callable:
@@ -263,17 +210,10 @@ def apply(rec: Record, inputs: tuple[Any, ...], attributes: dict[str, Any]) -> A
                 break
     results = []
     for index, out in enumerate(outs):
-        result = _new(Tensor)
-        result.array = out
-        result.grad = result._hooks = None
-        if node is not None and is_float(out.dtype):
-            result.node = Output(node, index) if rec.multiple else node
-            result.requires_grad = True
-            result.cell = None
+        if node is None or not is_float(out.dtype):
+            result = _made(out, None)
         else:
-            result.node = None
-            result.requires_grad = False
-            result.cell = [0]
+            result = _made(out, Output(node, index) if rec.multiple else node)
         if (
             rec.moves
             and result.cell is not (cell := inputs[0].cell)
@@ -305,18 +245,20 @@ def _node(
         )
         if True not in needs:
             return None
-    node = _new(Node)
-    node.record = rec
-    node.number = next_number()
-    node.edges = tuple([(o.node or o) if n else None for o, n in zip(operands, needs, strict=True)])
-    node.saved = rec.save[needs](arrays, out, attributes, residuals)
-    node.versions = _versions(rec.saved_inputs[needs], operands)
-    node.specs = tuple([(a.shape, a.dtype) if n else None for a, n in zip(arrays, needs, strict=True)])
-    node.inputs = arrays if rec.joint and not rec.exact else None
-    node.outputs = tuple([(o.shape, o.dtype) for o in out]) if rec.multiple else None
-    node.attributes = attributes
-    node.hooks = None
-    node.line = user_line() if mode.anomaly else None
+    node = Node(
+        rec,
+        tuple([(o.node or o) if n else None for o, n in zip(operands, needs, strict=True)]),
+        rec.save[needs](arrays, out, attributes, residuals),
+        _versions(rec.saved_inputs[needs], operands),
+        tuple([(a.shape, a.dtype) if n else None for a, n in zip(arrays, needs, strict=True)]),
+        attributes,
+    )
+    if rec.joint and not rec.exact:
+        node.inputs = arrays
+    if rec.multiple:
+        node.outputs = tuple([(o.shape, o.dtype) for o in out])
+    if mode.anomaly:
+        node.line = user_line()
     return node
 
 
@@ -336,12 +278,13 @@ def _one_dtype(rec: Record, arrays: list[Any]) -> bool:
 
 
 def _versions(positions: tuple[int, ...], operands: tuple[Any, ...]) -> tuple[tuple[list[int], int], ...]:
-    found = []
+    """(cell, version) of the operands whose arrays a node keeps and a user could change."""
+    found = ()
     for i in positions:
         cell = getattr(operands[i], "cell", None)
         if cell is not None:
-            found.append((cell, cell[0]))
-    return tuple(found)
+            found = (*found, (cell, cell[0]))
+    return found
 
 
 def _settled(rec: Record, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

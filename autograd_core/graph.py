@@ -5,8 +5,9 @@ A node points to its inputs and never to its outputs. So there are no cycles, an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count
+from types import MappingProxyType
 from typing import Any
 
 from .record import Record
@@ -15,6 +16,7 @@ from .record import Record
 # node comes before the inputs it was made from.
 next_number = count(0, -1).__next__
 
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 Spec = tuple[tuple[int, ...], Any]  # shape, dtype
 
 
@@ -43,17 +45,26 @@ class Node:
         "versions",
     )
 
-    record: Record
-    number: int
-    edges: tuple[Any, ...]
-    saved: tuple[Any, ...] | None
-    versions: tuple[tuple[list[int], int], ...]
-    specs: tuple[Spec | None, ...] | None
-    inputs: Sequence[Any] | None
-    outputs: tuple[Spec, ...] | None
-    attributes: dict[str, Any]
-    hooks: dict[int, Any] | None
-    line: str | None
+    def __init__(
+        self,
+        record: Record,
+        edges: tuple[Any, ...],
+        saved: tuple[Any, ...],
+        versions: tuple[tuple[list[int], int], ...],
+        specs: tuple[Spec | None, ...] | None = None,
+        attributes: Mapping[str, Any] = NOTHING,
+    ):
+        self.record = record
+        self.number = next_number()
+        self.edges = edges
+        self.saved: tuple[Any, ...] | None = saved
+        self.versions = versions
+        self.specs = specs
+        self.attributes = attributes
+        self.inputs: Sequence[Any] | None = None
+        self.outputs: tuple[Spec, ...] | None = None
+        self.hooks: dict[int, Any] | None = None
+        self.line: str | None = None
 
     @property
     def name(self) -> str:

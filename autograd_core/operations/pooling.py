@@ -240,7 +240,7 @@ def avg_pool2d(
 
 
 @public
-def adaptive_avg_pool2d(x: TensorLike, output_size: int | None | Sequence[int | None]) -> Tensor:
+def adaptive_avg_pool2d(x: TensorLike, output_size: int | Sequence[int | None] | None) -> Tensor:
     """Means over as many windows as are asked for: row r of the result is the mean of rows ⌊r·H/n⌋ to ⌈(r+1)·H/n⌉.
 
     Args:

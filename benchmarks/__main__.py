@@ -72,7 +72,7 @@ def _row(living: Peers, work: suite.Workload, wanted: dict[str, Any], data: Path
     try:
         ours, theirs = (living.get(wanted[side], wanted["threads"]) for side in ("ours", "peer"))
         found = measure.measure(ours, theirs, work, data, protocol)
-        return row | found | {"status": "timed", "libraries": {"ours": ours.ask("facts"), "peer": theirs.ask("facts")}}
+        return row | found | {"libraries": {"ours": ours.ask("facts"), "peer": theirs.ask("facts")}}
     except PeerError as error:
         status = "not installed" if error.missing and error.peer == rival else "failed"
         return row | {"status": status, "reason": f"{error.peer}: {error}"}

@@ -6,6 +6,7 @@ peer is retrograd. One JSON object a line comes in, one goes out; whatever a lib
 
 from __future__ import annotations
 
+import glob
 import importlib.util
 import json
 import os
@@ -42,12 +43,12 @@ class Peer:
         items = result if isinstance(result, tuple | list) else (result,)
         return [fingerprint(self.adapter.to_numpy(item)) for item in items]
 
-    def time(self, warm: int, steps: int) -> float:
-        """Seconds for a number of steps, after some that are not timed."""
+    def time(self, warm: int, steps: int) -> tuple[float, float]:
+        """Seconds for a number of steps, after some that are not timed, and how many of them it waited for a core."""
         return timed(self.step, warm, steps)
 
-    def time_products(self, shapes: list[Any], warm: int, steps: int) -> float:
-        """Seconds for going through a list of matrix products a number of times."""
+    def time_products(self, shapes: list[Any], warm: int, steps: int) -> tuple[float, float]:
+        """The same for going through a list of matrix products a number of times."""
         if self.products is None:
             self.products = self.adapter.products(shapes)
         return timed(self.products, warm, steps)
@@ -57,14 +58,28 @@ class Peer:
         return self.adapter.facts()
 
 
-def timed(call: Any, warm: int, times: int) -> float:
-    """The collector stays as the user has it: garbage is part of what a step costs."""
+def timed(call: Any, warm: int, times: int) -> tuple[float, float]:
+    """Seconds, and the share of them that was spent waiting. The collector stays on: garbage is part of the cost."""
     for _ in range(warm):
         call()
+    waited = waiting()
     start = time.perf_counter()
     for _ in range(times):
         call()
-    return time.perf_counter() - start
+    seconds = time.perf_counter() - start
+    return seconds, waiting() - waited
+
+
+def waiting() -> float:
+    """Seconds that threads of this process have been ready to run and had no core. Always 0 where Linux is not."""
+    total = 0
+    for file in glob.glob("/proc/self/task/*/schedstat"):
+        try:
+            with open(file, encoding="ascii") as text:
+                total += int(text.read().split()[1])
+        except (OSError, IndexError):  # the thread has ended, or the kernel does not count
+            continue
+    return total * 1e-9
 
 
 def fingerprint(array: Any) -> float:

@@ -20,14 +20,19 @@ class Protocol(NamedTuple):
 
     The machine's speed wanders over seconds; within a pair both sides meet the same, so that the ratio of a pair is
     steadier than the ratio of two medians.
+
+    A pair is *calm* if other programs took no more than the share `calm` from both of its blocks. One thread of
+    two that waits for a core stops the other one at every barrier, so what is not calm says little about a library: such
+    pairs are tried again, up to as many more, and what has too few calm ones is called disturbed.
     """
 
     pairs: int = 11
     block: float = 0.15
     product_block: float = 0.03
+    calm: float | None = 0.05
 
 
-SMOKE = Protocol(pairs=1, block=0.0, product_block=0.0)
+SMOKE = Protocol(pairs=1, block=0.0, product_block=0.0, calm=None)
 
 
 class Disagreement(RuntimeError):
@@ -50,8 +55,9 @@ def measure(ours: PeerProcess, theirs: PeerProcess, work: Workload, data: Path, 
     """Time a workload. `data` is the file that both sides read their weights and inputs from.
 
     Returns:
-        losses; ours and theirs, seconds per step of each block; ratio, ours / theirs with quartiles; gemm, the rates of
-        the workload's matrix products alone in GFLOP/s and their ratio, if it has any.
+        losses; ours and theirs, seconds per step of each block; ratio, ours / theirs with quartiles; waited, the share
+        of the blocks that was spent waiting for a core; status, "timed" or "disturbed"; gemm, the rates of the
+        workload's matrix products alone in GFLOP/s and their ratio, if it has any.
     Raises:
         PeerError: a side cannot run it. Its `peer` says which.
         Disagreement: the losses of the first steps differ.
@@ -59,14 +65,15 @@ def measure(ours: PeerProcess, theirs: PeerProcess, work: Workload, data: Path, 
     observed = [_prepare(side, work, data) for side in (ours, theirs)]
     check_agreement((ours.peer, theirs.peer), observed[0], observed[1], work.tolerance)
     found: dict[str, Any] = {"losses": [row[0] for row in observed[0]]}
-    found |= alternate(partial(ours.ask, "time"), partial(theirs.ask, "time"), protocol.pairs, protocol.block)
+    found |= alternate(partial(ours.ask, "time"), partial(theirs.ask, "time"), protocol, protocol.block)
     if work.products:
         products = alternate(
             partial(ours.ask, "time_products", shapes=work.products),
             partial(theirs.ask, "time_products", shapes=work.products),
-            protocol.pairs,
+            protocol,
             protocol.product_block,
         )
+        found["status"] = max(found["status"], products["status"], key=("timed", "disturbed").index)
         gflop = 2e-9 * sum(math.prod(shape[:3]) for shape in work.products)
         found["gemm"] = {
             "ours": gflop / statistics.median(products["ours"]),
@@ -77,22 +84,46 @@ def measure(ours: PeerProcess, theirs: PeerProcess, work: Workload, data: Path, 
     return found
 
 
-def alternate(ours: Callable[..., float], theirs: Callable[..., float], pairs: int, block: float) -> dict[str, Any]:
-    """Seconds per step of both sides, block by block, and the ratio. Each side is called with `warm` and `steps`.
+Side = Callable[..., tuple[float, float]]
+"""Called with `warm` and `steps`, gives the seconds for the steps and those of them spent waiting for a core."""
+
+
+class Pair(NamedTuple):
+    """One block of each side: seconds per step, and the share of the block that was spent waiting."""
+
+    ours: float
+    theirs: float
+    ours_waited: float
+    theirs_waited: float
+
+
+def alternate(ours: Side, theirs: Side, protocol: Protocol, block: float) -> dict[str, Any]:
+    """Time both sides, pair by pair, until there are enough calm pairs, or twice as many as are asked for.
 
     Which side begins changes from pair to pair, so that a steady drift favours neither.
     """
     sides = (ours, theirs)
     steps = [_steps_in(side, block) for side in sides]
-    seconds: tuple[list[float], list[float]] = ([], [])
-    for pair in range(pairs):
-        for i in (0, 1) if pair % 2 == 0 else (1, 0):
+    tried: list[Pair] = []
+    calm: list[Pair] = []
+    while len(calm) < protocol.pairs and len(tried) < 2 * protocol.pairs:
+        blocks = [(0.0, 0.0), (0.0, 0.0)]
+        for i in (0, 1) if len(tried) % 2 == 0 else (1, 0):
             # The first steps after a rest find cold caches.
-            seconds[i].append(sides[i](warm=1 + steps[i] // 10, steps=steps[i]) / steps[i])
+            seconds, waited = sides[i](warm=1 + steps[i] // 10, steps=steps[i])
+            blocks[i] = seconds / steps[i], waited / seconds
+        pair = Pair(blocks[0][0], blocks[1][0], blocks[0][1], blocks[1][1])
+        tried.append(pair)
+        if protocol.calm is None or max(pair.ours_waited, pair.theirs_waited) <= protocol.calm:
+            calm.append(pair)
+    enough = len(calm) == protocol.pairs
+    pairs = calm if enough else tried
     return {
-        "ours": seconds[0],
-        "theirs": seconds[1],
-        "ratio": spread([a / b for a, b in zip(*seconds, strict=True)]),
+        "status": "timed" if enough else "disturbed",
+        "ours": [pair.ours for pair in pairs],
+        "theirs": [pair.theirs for pair in pairs],
+        "ratio": spread([pair.ours / pair.theirs for pair in pairs]),
+        "waited": statistics.mean(max(pair.ours_waited, pair.theirs_waited) for pair in pairs),
     }
 
 
@@ -117,10 +148,10 @@ def _prepare(side: PeerProcess, work: Workload, data: Path) -> list[list[float]]
     return found["observed"]
 
 
-def _steps_in(side: Callable[..., float], block: float) -> int:
+def _steps_in(side: Side, block: float) -> int:
     """How many steps take about so long."""
     steps = 1
-    while (seconds := side(warm=1, steps=steps)) < block / 4:
+    while (seconds := side(warm=1, steps=steps)[0]) < block / 4:
         steps *= 2
     return max(1, round(block * steps / seconds)) if block else 1
 

@@ -15,7 +15,8 @@ COLUMNS = (("workload", 20), ("against", 10), ("threads", 7), ("ours", 9), ("the
 LEGEND = """\
 Times are medians per step. `ratio` is the median of ours / theirs over the pairs of alternating blocks (less than 1:
 ours is faster), `quartiles` its spread. `GEMM` is the rate of our side's matrix products over that of theirs, alone and
-on the workload's own shapes: where it is below 1, the BLAS beneath us is the slower one."""
+on the workload's own shapes: where it is below 1, the BLAS beneath us is the slower one. A disturbed row was timed
+while other programs took the cores: it is no result, and the next run with the same --json file times it again."""
 
 
 def heading(threads: int, protocol: Any) -> str:
@@ -26,7 +27,7 @@ def heading(threads: int, protocol: Any) -> str:
     busy = machine.load()
     lines = [about, method, *([f"environment:{tuned}"] if tuned else [])]
     if busy is not None and busy > 0.7:
-        lines.append(f"**the machine is busy: load {busy}; ratios hold better than times, and neither holds well**")
+        lines.append(f"the machine is busy (load {busy}): rows may come out disturbed")
     return "\n".join(["  \n".join(lines), "", _line(name for name, _ in COLUMNS), _line("-" * n for _, n in COLUMNS)])
 
 
@@ -34,7 +35,7 @@ def line(row: dict[str, Any]) -> str:
     """One row of the table; for one that was not timed, the reason."""
     known = row["settings"]
     start = [known["workload"], known["peer"], str(known["threads"])]
-    if row["status"] != "timed":
+    if "ratio" not in row:
         return _line(start) + f" {row['status']}: {row['reason'].replace('|', '/')} |"
     ratio = row["ratio"]
     cells = [
@@ -45,7 +46,8 @@ def line(row: dict[str, Any]) -> str:
         f"{ratio['low']:.2f} – {ratio['high']:.2f}",
         f"{row['gemm']['ratio']:.2f}" if "gemm" in row else "",
     ]
-    return _line(cells) + (" kept" if row.get("kept") else "")
+    remarks = [f"disturbed: waited {row['waited']:.0%} of the time for a core"] if row["status"] == "disturbed" else []
+    return " ".join([_line(cells), *remarks, *(["kept"] if row.get("kept") else [])])
 
 
 def closing(rows: list[dict[str, Any]]) -> str:
@@ -55,8 +57,8 @@ def closing(rows: list[dict[str, Any]]) -> str:
         ratios = [r["ratio"]["median"] for r in rows if r["status"] == "timed" and r["settings"]["peer"] == peer]
         if ratios:
             mean = math.exp(math.fsum(map(math.log, ratios)) / len(ratios))
-            lines.append(f"geometric mean against {peer}: {mean:.2f} over {len(ratios)} workloads  ")
-    lines += dict.fromkeys(_library(row, side) for side in ("ours", "peer") for row in rows if row["status"] == "timed")
+            lines.append(f"geometric mean against {peer}: {mean:.2f} over {len(ratios)} undisturbed workloads  ")
+    lines += dict.fromkeys(_library(row, side) for side in ("ours", "peer") for row in rows if "ratio" in row)
     return "\n".join([*lines, "", LEGEND])
 
 

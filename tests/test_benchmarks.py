@@ -9,7 +9,7 @@ import time
 
 import numpy as np
 import pytest
-from retrograd.benchmarks import adapters, journal, measure, process, report, suite
+from retrograd.benchmarks import adapters, child, journal, measure, process, report, suite
 from retrograd.benchmarks.__main__ import main, run
 
 PEERS = """
@@ -71,7 +71,7 @@ PEERS = {
 }
 """
 
-QUICK = measure.Protocol(pairs=3, block=0.002, product_block=0.001)
+QUICK = measure.Protocol(pairs=3, block=0.002, product_block=0.001, calm=None)
 
 
 @pytest.fixture
@@ -89,8 +89,8 @@ def peers(tmp_path, monkeypatch):
 
     monkeypatch.setattr(process.subprocess, "Popen", record)
     yield started
-    for child in started:
-        assert child.returncode is not None, "a process was left behind"
+    for peer in started:
+        assert peer.returncode is not None, "a process was left behind"
 
 
 def rows_of(rivals, **options):
@@ -128,15 +128,53 @@ def test_both_sides_take_turns_and_begin_in_turn():
     def side(name):
         def answer(warm, steps):
             calls.append((name, steps))
-            return steps * {"a": 2.0, "b": 1.0}[name]
+            return steps * {"a": 2.0, "b": 1.0}[name], 0.0
 
         return answer
 
-    found = measure.alternate(side("a"), side("b"), pairs=4, block=100.0)
+    found = measure.alternate(side("a"), side("b"), measure.Protocol(pairs=4), block=100.0)
     calls = [c for c in calls if c[1] >= 50]
     assert "".join(name for name, _ in calls[-8:]) == "abbaabba"
     assert dict(calls[-8:]) == {"a": 50, "b": 100}
     assert found["ratio"] == {"median": 2.0, "low": 2.0, "high": 2.0}
+    assert found["status"] == "timed"
+
+
+@pytest.mark.parametrize(("disturbed", "status", "kept"), [(3, "timed", 4), (5, "disturbed", 8)])
+def test_pairs_that_others_disturb_are_tried_again(disturbed, status, kept):
+    """The rival is slow while it waits: a ratio over those pairs would flatter us."""
+    blocks = iter(range(100))
+
+    def theirs(warm, steps):
+        n = next(blocks) - 1  # the first is for finding the number of steps
+        return (100.0, 80.0) if 0 <= n < disturbed else (1.0, 0.01)
+
+    found = measure.alternate(lambda warm, steps: (1.0, 0.02), theirs, measure.Protocol(pairs=4), block=1.0)
+    assert found["status"] == status
+    assert len(found["ours"]) == len(found["theirs"]) == kept
+    assert (found["ratio"]["median"] == 1.0) == (status == "timed")
+    assert (found["waited"] < 0.05) == (status == "timed")
+    row = {"settings": {"a": 1}, **found}
+    assert (journal.find([row], {"a": 1}) is None) == (status == "disturbed")
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/schedstat"), reason="the system does not count waiting")
+def test_waiting_for_a_core_is_noticed():
+    core = min(os.sched_getaffinity(0))
+    program = "import os, sys; os.sched_setaffinity(0, {int(sys.argv[1])})\nprint(flush=True)\nwhile True: pass"
+    others = [subprocess.Popen([sys.executable, "-c", program, str(core)], stdout=subprocess.PIPE) for _ in range(3)]
+    before = os.sched_getaffinity(0)
+    try:
+        for other in others:
+            other.stdout.readline()
+        os.sched_setaffinity(0, {core})
+        seconds, waited = child.timed(lambda: sum(range(1000)), 0, 10_000)
+    finally:
+        os.sched_setaffinity(0, before)
+        for other in others:
+            other.kill()
+            other.communicate()
+    assert 0.1 * seconds < waited < seconds
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,8 @@
 
 from .backend_conformance import ConformanceError, backend_checks, check_backend, run_checks
 from .gradcheck import GradientError, check_gradient, check_second_order
-from .records import RecordError, check_record
+from .record_case import RecordError
+from .records import check_record
 
 __all__ = [
     "ConformanceError",

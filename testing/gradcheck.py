@@ -102,7 +102,9 @@ def gradient_function(f: Function, n: int) -> Function:
     def gradient(*arguments: Any) -> list[Any]:
         create_graph = any(isinstance(a, Tensor) and a.requires_grad for a in arguments)
         xs = [x.detach().requires_grad_() if _plain_float(x) else x for x in arguments[:n]]
-        pairs = [(o, w.to(o.backend)) for o, w in zip(_float_outputs(f, xs), arguments[n:], strict=True) if o.requires_grad]
+        pairs = [
+            (o, w.to(o.backend)) for o, w in zip(_float_outputs(f, xs), arguments[n:], strict=True) if o.requires_grad
+        ]
         wanted = [x for x in xs if isinstance(x, Tensor) and x.requires_grad]
         if not pairs or not wanted:
             return [x * 0 for x in wanted]
@@ -118,7 +120,14 @@ class _Check:
     """One function at one point: weights, directions, and what is expected along them."""
 
     def __init__(
-        self, f: Function, shown: Function, inputs: Sequence[Any], tolerance: float, directions: int, step: float, seed: int
+        self,
+        f: Function,
+        shown: Function,
+        inputs: Sequence[Any],
+        tolerance: float,
+        directions: int,
+        step: float,
+        seed: int,
     ):
         self.f, self.name, self.tolerance, self.step = f, _name(shown), tolerance, step
         self.inputs = [_host(x) for x in inputs]
@@ -133,11 +142,15 @@ class _Check:
 
     def against_differences(self) -> None:
         self.values = self._values(self.inputs)
-        if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(self.values, self._values(self.inputs), strict=True)):
+        if not all(
+            np.array_equal(a, b, equal_nan=True) for a, b in zip(self.values, self._values(self.inputs), strict=True)
+        ):
             raise GradientError(f"{self.name} gave two results for the same inputs: seed its random numbers inside it")
         self.weights = [_like(self.rng, v) if is_float(v.dtype) else None for v in self.values]
         self.gradients = self._gradients()
-        size = sum(float(np.sum(np.abs(w * v))) for w, v in zip(self.weights, self.values, strict=True) if w is not None)
+        size = sum(
+            float(np.sum(np.abs(w * v))) for w, v in zip(self.weights, self.values, strict=True) if w is not None
+        )
         for i, gradient in zip(self.wanted, self.gradients, strict=True):
             x = self.inputs[i]
             step = self.step * max(1.0, float(np.max(np.abs(x), initial=0.0)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -16,108 +16,17 @@ import numpy as np
 
 from ..autograd_core.backward import gradients_of
 from ..autograd_core.context import current_backend, use_backend
-from ..autograd_core.dispatch import FUNCTIONS, function_of
+from ..autograd_core.dispatch import FUNCTIONS
 from ..autograd_core.promotion import is_float
 from ..autograd_core.record import Record, raw_ops
 from ..autograd_core.recorder import recording
 from ..autograd_core.samples import Sample
 from ..autograd_core.tensor import Tensor
-from ..backends import get_backend, kernel_tier
-from .gradcheck import GradientError, check_gradient, check_second_order, close, tiers
+from ..backends import kernel_tier
+from .gradcheck import check_gradient, check_second_order, tiers
+from .record_case import EXACT, Case, RecordError, agree, as_numpy, cases, complex_of, same, weights
 
-_EXACT = 1e-12  # float64 results that may differ by the order of a sum only
 _SHARING = ("movement", "indexing")  # kinds whose results may lie in the memory of an input
-
-
-class RecordError(AssertionError):
-    """An operation that does not do what every operation must."""
-
-
-class Case:
-    """One sample of a record, ready to run on the current backend."""
-
-    def __init__(self, rec: Record, sample: Sample):
-        self.record = rec
-        self.inputs = tuple(np.asarray(x) if isinstance(x, np.generic) else x for x in sample.inputs)
-        self.attributes = dict(sample.attributes)
-        self.second_order = sample.second_order
-        self.floating = [i for i, x in enumerate(self.inputs) if isinstance(x, np.ndarray) and is_float(x.dtype)]
-        self.function = FUNCTIONS.get(rec.name) or function_of(rec)
-
-    def __repr__(self) -> str:
-        inputs = [f"{x.dtype} {x.shape}" if isinstance(x, np.ndarray) else repr(x) for x in self.inputs]
-        return f"{self.record.name}({', '.join(inputs + [f'{k}={v!r}' for k, v in self.attributes.items()])})"
-
-    def but(self, inputs: Sequence[Any]) -> Case:
-        return Case(self.record, Sample(tuple(inputs), self.attributes, self.second_order))
-
-    def cast(self, dtype: Any) -> Case:
-        """The same call with its floating inputs rounded to `dtype`."""
-        return self.but([x.astype(_complex(dtype) if x.dtype.kind == "c" else dtype) if i in self.floating else x
-                         for i, x in enumerate(self.inputs)])
-
-    def tensors(
-        self, wanted: Sequence[int] | None = None, arrange: Callable | None = None, place: str | None = None
-    ) -> list[Any]:
-        """Fresh leaves; those at `wanted` (default: all floating ones) require gradients."""
-        backend = get_backend(place) if place else current_backend()
-        return [self._tensor(i, x, wanted, arrange, backend) for i, x in enumerate(self.inputs)]
-
-    def _tensor(self, i: int, x: Any, wanted: Sequence[int] | None, arrange: Callable | None, backend: Any) -> Any:
-        if not isinstance(x, np.ndarray):
-            return x
-        array = backend.asarray(x, copy=True)
-        made = Tensor(arrange(backend.xp, array) if arrange else array)
-        return made.requires_grad_() if i in (self.floating if wanted is None else wanted) else made
-
-    def call(self, inputs: Sequence[Any]) -> list[Tensor]:
-        out = self.function(*inputs, **self.attributes)
-        return list(out) if self.record.multiple else [out]
-
-    def run(
-        self, wanted: Sequence[int] | None = None, arrange: Callable | None = None, place: str | None = None
-    ) -> tuple[list[np.ndarray], dict[int, np.ndarray]]:
-        """Values of the outputs, and the gradient (zeros where there is none) of each wanted input."""
-        tensors = self.tensors(wanted, arrange, place)
-        outs = self.call(tensors)
-        return [o.numpy() for o in outs], self.backward(outs, tensors)
-
-    def run_twice(
-        self, wanted: Sequence[int] | None = None, place: str | None = None
-    ) -> tuple[list[np.ndarray], dict[int, np.ndarray]]:
-        """Gradients, and the gradients of those."""
-        tensors = self.tensors(wanted, None, place)
-        leaves = {i: t for i, t in enumerate(tensors) if isinstance(t, Tensor) and t.requires_grad}
-        roots = [o for o in self.call(tensors) if o.requires_grad]
-        if not roots or not leaves:
-            return [], {}
-        found = gradients_of(roots, [weights(o) for o in roots], list(leaves.values()), True, True)
-        first = [g for _, g in found if g is not None]
-        second = [g for g in first if g.requires_grad]
-        return [g.numpy() for g in first], self.backward(second, tensors)
-
-    def backward(self, outs: Sequence[Tensor], tensors: Sequence[Any], retain: bool = False) -> dict[int, np.ndarray]:
-        leaves = {i: t for i, t in enumerate(tensors) if isinstance(t, Tensor) and t.requires_grad}
-        roots = [o for o in outs if o.requires_grad]
-        zeros = {i: np.zeros(t.shape, t.dtype) for i, t in leaves.items()}
-        if not roots or not leaves:
-            return zeros
-        found = gradients_of(roots, [weights(o) for o in roots], list(leaves.values()), retain, False)
-        given = {i: _numpy(g) for i, (_, g) in zip(leaves, found, strict=True) if g is not None}
-        return zeros | given
-
-
-def weights(out: Tensor) -> Tensor:
-    """The cotangent that the checks use for a result: numbers of both signs, the same for every dtype and backend."""
-    numbers = np.cos(np.arange(out.size) * 1.7).reshape(out.shape)
-    return Tensor(out.backend.asarray(numbers.astype(out.dtype)))
-
-
-def cases(rec: Record) -> Iterator[Case]:
-    if rec.samples is None:
-        raise RecordError(f"{rec.name} has no samples: nothing about it is tested. Give its record samples=…")
-    for sample in rec.samples():
-        yield Case(rec, sample)
 
 
 def check_record(rec: Record, only: Sequence[str] | None = None) -> None:
@@ -174,11 +83,15 @@ def _precision(dtype: Any) -> Callable[[Record], None]:
             size = max([x.size for x in narrow.inputs if isinstance(x, np.ndarray)])
             tolerance = np.finfo(dtype).eps * (16 + 2 * size**0.5)
             for value, wide in zip(values, wide_values, strict=True):
-                _agree(case, f"the {np.dtype(dtype)} value", value, wide, tolerance)
-                if is_float(wide.dtype) and value.dtype != _narrow(wide.dtype, dtype) and "dtype" not in case.attributes:
+                agree(case, f"the {np.dtype(dtype)} value", value, wide, tolerance)
+                if (
+                    is_float(wide.dtype)
+                    and value.dtype != _narrow(wide.dtype, dtype)
+                    and "dtype" not in case.attributes
+                ):
                     raise RecordError(f"{case} gives {value.dtype} for {np.dtype(dtype)} inputs")
             for i, gradient in gradients.items():
-                _agree(case, f"the {np.dtype(dtype)} gradient of input {i}", gradient, wide_gradients[i], tolerance)
+                agree(case, f"the {np.dtype(dtype)} gradient of input {i}", gradient, wide_gradients[i], tolerance)
                 if gradient.dtype != narrow.inputs[i].dtype:
                     raise RecordError(f"{case}: the gradient of input {i} is {gradient.dtype}, not {np.dtype(dtype)}")
 
@@ -200,7 +113,7 @@ def _raw_like_tensors(rec: Record) -> None:
                 a = b.backend.wrap(a)
                 if a.dtype != b.dtype or a.shape != b.shape:
                     raise RecordError(f"{case}: raw {a.dtype} {a.shape}, as Tensors {b.dtype} {b.shape}")
-                _agree(case, "the raw value", b.backend.to_numpy(a), b.numpy(), 0.0)
+                agree(case, "the raw value", b.backend.to_numpy(a), b.numpy(), 0.0)
 
 
 def _transposed(xp: Any, x: Any) -> Any:
@@ -230,12 +143,12 @@ def _layouts(rec: Record) -> None:
             continue
         expected = case.run()
         for arrange in (_transposed, _reversed, _strided):
-            _same(case, f"{arrange.__name__[1:]} inputs", case.run(arrange=arrange), expected)
+            same(case, f"{arrange.__name__[1:]} inputs", case.run(arrange=arrange), expected)
         try:
             expected = case.run(arrange=lambda xp, x: _repeated(xp, x).copy())
         except (ValueError, ArithmeticError, np.linalg.LinAlgError):
             continue  # equal rows are outside its domain
-        _same(case, "broadcast inputs", case.run(arrange=_repeated), expected)
+        same(case, "broadcast inputs", case.run(arrange=_repeated), expected)
 
 
 def _scalars_and_empty(rec: Record) -> None:
@@ -267,26 +180,28 @@ def _special_values(rec: Record) -> None:
     """The record's table of what happens at kinks, ties, zeros and infinities, on both tiers."""
     for row in rec.special:
         inputs = [np.asarray(x) if x is not None else None for x in row.inputs]
-        case = Case(rec, Sample(tuple(x.astype(np.float64) if x is not None and x.dtype.kind == "f" else x for x in inputs)))
+        case = Case(
+            rec, Sample(tuple(x.astype(np.float64) if x is not None and x.dtype.kind == "f" else x for x in inputs))
+        )
         for tier, block in tiers().items():
             with np.errstate(all="ignore"), block:
                 tensors = case.tensors()
                 out = case.call(tensors)[0]
-                _agree(case, f"{row.inputs}: the value ({tier})", out.numpy(), np.asarray(row.out, out.dtype), 1e-12)
+                agree(case, f"{row.inputs}: the value ({tier})", out.numpy(), np.asarray(row.out, out.dtype), 1e-12)
                 asked = {i: g for i, g in enumerate(row.gradients) if g is not None}
                 if asked:
                     found = gradients_of([out.sum()], [None], [tensors[i] for i in asked], False, False)  # type: ignore[attr-defined]
                     for (i, expected), (_, g) in zip(asked.items(), found, strict=True):
-                        got = np.zeros(np.shape(expected)) if g is None else _numpy(g)
+                        got = np.zeros(np.shape(expected)) if g is None else as_numpy(g)
                         what = f"{row.inputs}: the gradient of input {i} ({tier})"
-                        _agree(case, what, got, np.asarray(expected, np.float64), 1e-12)
+                        agree(case, what, got, np.asarray(expected, np.float64), 1e-12)
 
 
 def _inputs_untouched(rec: Record) -> None:
     """Forward and backward leave every input and the cotangent as they were, bit for bit; only results that may share
     memory with an input do."""
     for case in cases(rec):
-        tensors = [t for t in case.tensors()]
+        tensors = case.tensors()
         arrays = [t for t in tensors if isinstance(t, Tensor)]
         before = [t.numpy().tobytes() for t in arrays]
         outs = case.call(tensors)
@@ -294,7 +209,9 @@ def _inputs_untouched(rec: Record) -> None:
             t.backend is o.backend and t.backend.shares_memory(t.array, o.array) for t in arrays for o in outs if o.size
         )
         if shared and rec.kind not in _SHARING:
-            raise RecordError(f"{case}: the result of a {rec.kind} record lies in its input's memory, without its version")
+            raise RecordError(
+                f"{case}: the result of a {rec.kind} record lies in its input's memory, without its version"
+            )
         values = [o.numpy().tobytes() for o in outs]
         cotangents = [weights(o) for o in outs if o.requires_grad]
         kept = [c.numpy().tobytes() for c in cotangents]
@@ -317,7 +234,7 @@ def _backends(*names: str) -> Callable[[Record], None]:
             with use_backend(name):
                 results.append([(case, case.run()) for case in cases(rec)])
         for (_, expected), (case, got) in zip(*results, strict=True):
-            _same(case, f"{names[1]} beside {names[0]}", got, expected, 1e-10)
+            same(case, f"{names[1]} beside {names[0]}", got, expected, 1e-10)
 
     return check
 
@@ -336,8 +253,8 @@ def _numbers(rec: Record) -> None:
                 case.but([x if j != i else given for j, x in enumerate(case.inputs)])
                 for given in (number, np.asarray(number))
             )
-            _same(case, f"input {i} a number", as_number.run(rest), as_array.run(rest))
-            _same(case, f"input {i} a number", as_number.run_twice(rest), as_array.run_twice(rest))
+            same(case, f"input {i} a number", as_number.run(rest), as_array.run(rest))
+            same(case, f"input {i} a number", as_number.run_twice(rest), as_array.run_twice(rest))
 
 
 def _elsewhere(rec: Record) -> None:
@@ -347,10 +264,10 @@ def _elsewhere(rec: Record) -> None:
         if not any(isinstance(x, np.ndarray) for x in case.inputs):
             continue
         for run in (Case.run, Case.run_twice):
-            _same(case, f"made on {other}", run(case, place=other), run(case))
+            same(case, f"made on {other}", run(case, place=other), run(case))
         number = [float(x.flat[0]) if i in case.floating[1:] and x.size else x for i, x in enumerate(case.inputs)]
         if rec.kind == "elementwise":
-            _same(case, f"made on {other}", case.but(number).run_twice(place=other), case.but(number).run_twice())
+            same(case, f"made on {other}", case.but(number).run_twice(place=other), case.but(number).run_twice())
 
 
 def _memory(rec: Record) -> None:
@@ -399,7 +316,7 @@ def _freeing(rec: Record) -> None:
         if not any(o.requires_grad for o in outs):
             continue
         once = case.backward(outs, tensors, retain=True)
-        _same(case, "a second walk", ([], case.backward(outs, tensors)), ([], once), 0.0)
+        same(case, "a second walk", ([], case.backward(outs, tensors)), ([], once), 0.0)
         try:
             case.backward(outs, tensors)
         except RuntimeError as error:
@@ -419,7 +336,7 @@ def _needs(rec: Record) -> None:
         for size in sizes:
             for subset in combinations(case.floating, size):
                 _, some = case.run(subset)
-                _same(case, f"inputs {subset} alone", ([], some), ([], {i: everything[i] for i in subset}), _EXACT)
+                same(case, f"inputs {subset} alone", ([], some), ([], {i: everything[i] for i in subset}), EXACT)
 
 
 def _given_twice(rec: Record) -> None:
@@ -437,7 +354,7 @@ def _given_twice(rec: Record) -> None:
                 tensors[j] = tensors[i]
                 outs = both.call(tensors)
                 twice = both.backward(outs, tensors[:j])
-            _same(case, f"inputs {i} and {j} the same tensor", ([], twice), ([], {i: apart[i] + apart[j]}), _EXACT)
+            same(case, f"inputs {i} and {j} the same tensor", ([], twice), ([], {i: apart[i] + apart[j]}), EXACT)
 
 
 def _recorded(rec: Record) -> None:
@@ -445,16 +362,18 @@ def _recorded(rec: Record) -> None:
     for case in cases(rec):
         expected = case.run()
         tensors = case.tensors()
+        wanted = {i: t for i, t in enumerate(tensors) if isinstance(t, Tensor) and t.requires_grad}
         with recording() as tape:
             outs = case.call(tensors)
             roots = [o for o in outs if o.requires_grad]
-            wanted = [t for t in tensors if isinstance(t, Tensor) and t.requires_grad]
-            found = gradients_of(roots, [weights(o) for o in roots], wanted, False, False) if roots and wanted else []
-        if not tape.steps and rec.kind not in ("creation", "random"):
+            if roots:
+                found = gradients_of(roots, [weights(o) for o in roots], list(wanted.values()), False, False)
+        if not tape.steps:
             raise RecordError(f"{case} left nothing in a recording")
-        given = {i: g for i, (_, g) in zip([i for i, t in enumerate(tensors) if any(t is w for w in wanted)], found)}
-        gradients = {i: _numpy(given[i]) if given.get(i) is not None else np.zeros_like(z) for i, z in expected[1].items()}
-        _same(case, "recorded", ([o.numpy() for o in outs], gradients), expected, _EXACT)
+        gradients = {i: np.zeros(t.shape, t.dtype) for i, t in wanted.items()}
+        if roots:
+            gradients |= {i: as_numpy(g) for i, (_, g) in zip(wanted, found, strict=True) if g is not None}
+        same(case, "recorded", ([o.numpy() for o in outs], gradients), expected, EXACT)
 
 
 CHECKS: dict[str, Callable[[Record], None]] = {
@@ -489,33 +408,9 @@ def _named(case: Case) -> Callable[..., Any]:
     return function
 
 
-def _agree(case: Case, what: str, got: np.ndarray, expected: np.ndarray, tolerance: float) -> None:
-    if got.shape != expected.shape or not close(got, expected, tolerance):
-        apart = f", {np.max(np.abs(got - expected)):.1e} apart" if got.shape == expected.shape and got.size else ""
-        raise RecordError(f"{case}: {what} is\n{got}\nexpected, to {tolerance:.1e}{apart},\n{expected}")
-
-
-def _same(case: Case, what: str, got: tuple, expected: tuple, tolerance: float = _EXACT) -> None:
-    """Two results of `Case.run`: values and gradients."""
-    for n, (a, b) in enumerate(zip(got[0], expected[0], strict=True)):
-        if a.dtype != b.dtype:
-            raise RecordError(f"{case}, {what}: output {n} is {a.dtype}, not {b.dtype}")
-        _agree(case, f"{what}: output {n}", a, b, tolerance)
-    for i, b in expected[1].items():
-        _agree(case, f"{what}: the gradient of input {i}", got[1][i], b, tolerance)
-
-
 def _shares(t: Any, o: Tensor) -> bool:
     return isinstance(t, Tensor) and t.backend is o.backend and t.backend.shares_memory(t.array, o.array)
 
 
-def _numpy(gradient: Any) -> np.ndarray:
-    return (gradient if isinstance(gradient, Tensor) else Tensor(gradient[0])).numpy()
-
-
-def _complex(dtype: Any) -> Any:
-    return np.complex128 if dtype == np.float64 else np.complex64
-
-
 def _narrow(wide: np.dtype, dtype: Any) -> np.dtype:
-    return np.dtype(_complex(dtype) if wide.kind == "c" else dtype)
+    return np.dtype(complex_of(dtype) if wide.kind == "c" else dtype)

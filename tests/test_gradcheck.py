@@ -2,13 +2,11 @@
 
 import numpy as np
 import pytest
-
 import retrograd as rg
 from retrograd.autograd_core.dispatch import function_of
 from retrograd.autograd_core.record import Record
-from retrograd.autograd_core.samples import Sample, reals
-from retrograd.testing import GradientError, check_gradient, check_record, check_second_order
-from retrograd.testing.records import RecordError
+from retrograd.autograd_core.samples import Sample, Special, reals
+from retrograd.testing import GradientError, RecordError, check_gradient, check_record, check_second_order
 
 X = np.linspace(0.3, 1.7, 6).reshape(2, 3)
 Y = np.linspace(-1.2, 1.1, 3)
@@ -36,7 +34,9 @@ def square_twice(ops, x, /):
 
 
 def right_cube():
-    return operation("elementwise", cube, derivatives=dict(x=lambda ops, g, x: ops.multiply(g, ops.multiply(3.0, ops.square(x)))))
+    return operation(
+        "elementwise", cube, derivatives=dict(x=lambda ops, g, x: ops.multiply(g, ops.multiply(3.0, ops.square(x))))
+    )
 
 
 def test_right_rules_pass_at_both_orders():
@@ -184,7 +184,7 @@ def test_what_cannot_be_checked_is_said():
 
 def test_small_and_large_inputs_and_gradients():
     for scale in (1e-6, 1.0, 1e6):
-        check_gradient(lambda x: rg.sin(x / scale) * scale, X * scale, step=1e-3 * min(scale, 1.0))
+        check_gradient(lambda x, scale=scale: rg.sin(x / scale) * scale, X * scale, step=1e-3 * min(scale, 1.0))
         check_second_order(lambda x, y: x * y, X * scale, Y)
 
 
@@ -222,8 +222,6 @@ RIGHT = lambda ops, g, x: ops.multiply(g, ops.multiply(3.0, ops.square(x)))  # n
     ],
 )
 def test_the_checks_of_records_catch_what_they_are_for(check, forward, options, message):
-    from retrograd.autograd_core.samples import Special
-
     forward.__name__ = "cube"
     if options:
         options = {"special": (Special((2.0,), 9.0, (12.0,)),)}

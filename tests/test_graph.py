@@ -5,7 +5,6 @@ import weakref
 
 import numpy as np
 import pytest
-
 import retrograd as rg
 from retrograd.autograd_core.dispatch import function_of
 from retrograd.autograd_core.record import Record
@@ -19,7 +18,7 @@ def grads(*tensors):
     return [t.grad.tolist() for t in tensors]
 
 
-# -- backward and its options --------------------------------------------------------------------------------------------
+# -- backward and its options -----------------------------------------------------------------------------------
 
 
 def test_a_tensor_used_often_gets_the_sum_of_all_its_gradients():
@@ -75,7 +74,9 @@ def test_a_graph_is_freed_unless_it_is_retained():
     y.backward(retain_graph=True)
     y.backward()
     assert x.grad.tolist() == [12.0]
-    with pytest.raises(RuntimeError, match=r"graph of multiply was freed by an earlier backward pass. Pass retain_graph=True"):
+    with pytest.raises(
+        RuntimeError, match=r"graph of multiply was freed by an earlier backward pass. Pass retain_graph=True"
+    ):
         y.backward()
     assert x.grad.tolist() == [12.0]
 
@@ -100,7 +101,9 @@ def test_freeing_drops_what_the_rules_had_saved():
 
 
 def test_no_graph_is_said_with_the_mend():
-    with pytest.raises(RuntimeError, match="nothing that it was computed from requires a gradient. Set requires_grad=True"):
+    with pytest.raises(
+        RuntimeError, match=r"nothing that it was computed from requires a gradient. Set requires_grad=True"
+    ):
         rg.tensor([1.0]).backward()
     with rg.no_grad():
         y = leaf(1.0) * 2
@@ -212,7 +215,7 @@ def test_only_floating_tensors_require_gradients():
         (x * 2).requires_grad_(False)
 
 
-# -- accumulation and who owns what --------------------------------------------------------------------------------------
+# -- accumulation and who owns what -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("create_graph", [False, True])
@@ -284,7 +287,7 @@ def test_getitem_gradients_are_scattered_into_one_buffer():
     assert x.grad.tolist() == [102.0, 104.0, 105.0, 104.0, 106.0, 106.0]
 
 
-# -- hooks ---------------------------------------------------------------------------------------------------------------
+# -- hooks ------------------------------------------------------------------------------------------------------
 
 
 def test_hooks_see_the_complete_gradient_and_may_replace_it():

@@ -5,7 +5,6 @@ import weakref
 
 import numpy as np
 import pytest
-
 import retrograd as rg
 from retrograd.autograd_core.graph import Node, Output
 
@@ -79,7 +78,7 @@ def views(x):
 
 def errors(x):
     for wrong in (lambda: x + rg.tensor(np.ones(5)), lambda: x[7], lambda: (x * x).backward(), lambda: x.reshape(3)):
-        with pytest.raises(Exception, match="."):
+        with pytest.raises((ValueError, IndexError)):
             wrong()
     y = (x * x).sum()
     y.backward()
@@ -198,7 +197,7 @@ def test_tensors_accept_weak_references():
     assert len(cache) == 0
 
 
-# -- depth ---------------------------------------------------------------------------------------------------------------
+# -- depth ------------------------------------------------------------------------------------------------------
 
 
 def chain(x, n=DEEP):

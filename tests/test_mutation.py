@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 import retrograd as rg
 
 
@@ -17,7 +16,7 @@ def constant(*values):
 CHANGED = r"gradient of {} needs was changed in place after the forward pass"
 
 
-# -- versions ------------------------------------------------------------------------------------------------------------
+# -- versions ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -118,7 +117,12 @@ def test_values_in_a_graph_cannot_be_changed_by_any_way():
     value = y.tolist()
     with rg.no_grad():
         ways = {"add_": lambda: y.add_(1), "setitem": lambda: y.__setitem__(0, 5.0)}
-        for name, other in {"detach": y.detach(), "data": y.data, "view": y[:1], "transposed": y.reshape(1, 2).T}.items():
+        for name, other in {
+            "detach": y.detach(),
+            "data": y.data,
+            "view": y[:1],
+            "transposed": y.reshape(1, 2).T,
+        }.items():
             ways[f"{name}.add_"] = lambda other=other: other.add_(1)
             ways[f"{name}.setitem"] = lambda other=other: other.__setitem__(0, 5.0)
             ways[f"{name}.data"] = lambda other=other: setattr(other, "data", other * 2)
@@ -139,7 +143,7 @@ def test_results_made_without_a_graph_are_leaves_and_may_change():
     assert z.tolist() == [8.0]
 
 
-# -- in-place methods ----------------------------------------------------------------------------------------------------
+# -- in-place methods -------------------------------------------------------------------------------------------
 
 
 def test_in_place_methods_change_the_memory_and_return_the_tensor():
@@ -212,7 +216,7 @@ def test_assigning_data_copies_into_the_memory_that_is_there():
         y.backward()
 
 
-# -- augmented assignment ------------------------------------------------------------------------------------------------
+# -- augmented assignment ---------------------------------------------------------------------------------------
 
 
 def test_augmented_assignment_rebinds_constants_and_results():
@@ -251,7 +255,7 @@ def test_augmented_assignment_of_a_leaf_is_in_place_under_no_grad_and_an_error_e
     assert x.tolist() == [1.0, 5.0 / 3.0]
 
 
-# -- elements ------------------------------------------------------------------------------------------------------------
+# -- elements ---------------------------------------------------------------------------------------------------
 
 
 def test_elements_of_constants_can_be_set():

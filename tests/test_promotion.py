@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-
 import retrograd as rg
 
 TABLE = [
@@ -32,7 +31,12 @@ def one(dtype):
 
 @pytest.mark.parametrize(("a", "b", "common"), TABLE)
 def test_two_tensors(a, b, common):
-    for result in (one(a) + one(b), one(b) * one(a), rg.where(one("bool"), one(a), one(b)), rg.concat([one(b), one(a)])):
+    for result in (
+        one(a) + one(b),
+        one(b) * one(a),
+        rg.where(one("bool"), one(a), one(b)),
+        rg.concat([one(b), one(a)]),
+    ):
         assert result.dtype == common
     assert rg.add(one(a), one(a)).dtype == a
     assert rg.maximum(one(a), one(b)).dtype == common if "complex64" not in (a, b) else True

@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 
 import hypothesis.strategies as st
 import numpy as np
+import retrograd as rg
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-
-import retrograd as rg
 
 SHAPES = [(), (3,), (1, 3), (2, 1), (2, 3), (3, 3), (2, 2, 3)]
 
@@ -38,8 +37,12 @@ def product(p, q, times=np.multiply):
     """Anything linear in both."""
     x, a, b, c = p
     y, d, e, f = q
-    return Dual(times(x, y), times(a, y) + times(x, d), times(b, y) + times(x, e),
-                times(c, y) + times(a, e) + times(b, d) + times(x, f))
+    return Dual(
+        times(x, y),
+        times(a, y) + times(x, d),
+        times(b, y) + times(x, e),
+        times(c, y) + times(a, e) + times(b, d) + times(x, f),
+    )
 
 
 def together(f, *duals):
@@ -77,13 +80,21 @@ def repeated_rows(part):
 ONE = {  # name → (ours, the model's, the least number of axes)
     "negative": (lambda x: -x, lambda p: p.linear(np.negative), 0),
     "sin": (rg.sin, lambda p: p.through(np.sin, np.cos(p.x), -np.sin(p.x)), 0),
-    "tanh": (rg.tanh, lambda p: p.through(np.tanh, 1 - np.tanh(p.x) ** 2, -2 * np.tanh(p.x) * (1 - np.tanh(p.x) ** 2)), 0),
+    "tanh": (
+        rg.tanh,
+        lambda p: p.through(np.tanh, 1 - np.tanh(p.x) ** 2, -2 * np.tanh(p.x) * (1 - np.tanh(p.x) ** 2)),
+        0,
+    ),
     "square": (lambda x: x**2, lambda p: product(p, p), 0),
     "relu": (rg.relu, lambda p: p.linear(lambda part: part * (p.x > 0)), 0),
     "half": (lambda x: x * 0.5 + 1, lambda p: Dual(p.x * 0.5 + 1, *[part * 0.5 for part in p[1:]]), 0),
     "bounded": (lambda x: 1 / (x * x + 1), lambda p: reciprocal(Dual(product(p, p).x + 1, *product(p, p)[1:])), 0),
     "sum": (lambda x: x.sum(), lambda p: p.linear(np.sum), 0),
-    "mean of rows": (lambda x: rg.mean(x, axis=-1, keepdims=True), lambda p: p.linear(lambda a: a.mean(-1, keepdims=True)), 1),
+    "mean of rows": (
+        lambda x: rg.mean(x, axis=-1, keepdims=True),
+        lambda p: p.linear(lambda a: a.mean(-1, keepdims=True)),
+        1,
+    ),
     "transpose": (lambda x: x.T, lambda p: p.linear(np.transpose), 0),
     "flat": (lambda x: x.reshape(-1), lambda p: p.linear(lambda a: a.reshape(-1)), 0),
     "stretched": (lambda x: rg.broadcast_to(x, (2, *x.shape)), lambda p: p.linear(lambda a: np.stack([a, a])), 0),
@@ -127,7 +138,11 @@ TWO = {  # name → (ours, the model's, which shapes)
     "subtract": (lambda x, y: x - y, lambda p, q: together(np.subtract, p, q), broadcast),
     "multiply": (lambda x, y: x * y, product, broadcast),
     "maximum": (rg.maximum, chosen, not_nearly_equal),
-    "sum of both": (lambda x, y: x.sum() + y.sum(), lambda p, q: together(lambda a, b: a.sum() + b.sum(), p, q), any_two),
+    "sum of both": (
+        lambda x, y: x.sum() + y.sum(),
+        lambda p, q: together(lambda a, b: a.sum() + b.sum(), p, q),
+        any_two,
+    ),
     "joined": (lambda x, y: rg.concat([x.reshape(-1), y.reshape(-1)]), lambda p, q: together(_joined, p, q), any_two),
     "matmul": (lambda x, y: x @ y, lambda p, q: product(p, q, np.matmul), matrices),
     "updated": (
@@ -149,7 +164,7 @@ def _with_first(a, b):
 
 
 class Step(NamedTuple):
-    """One value of the program: a leaf (no function), a constant copy of another (detached), or a function of others."""
+    """One value of the program: a leaf, a constant copy of another (detached), or a function of others."""
 
     tensor: rg.Tensor
     model: Any
@@ -167,7 +182,7 @@ class RandomGraphs(RuleBasedStateMachine):
         self.grads: dict[int, float | None] = {}  # what ⟨.grad, direction⟩ must be
         self.freed: set[int] = set()
 
-    # -- building ---------------------------------------------------------------------------------------------------
+    # -- building ------------------------------------------------------------------------------------------------
 
     def enter(self, tensor, model, inputs, tracked):
         self.program.append(Step(tensor, model, tuple(inputs), tracked))
@@ -252,7 +267,7 @@ class RandomGraphs(RuleBasedStateMachine):
         value -= 0.25
         self.live = [i for i in self.live if i == number or number not in self.below(i)]
 
-    # -- the model --------------------------------------------------------------------------------------------------
+    # -- the model -----------------------------------------------------------------------------------------------
 
     def below(self, number):
         """Every step that `number` was computed from, itself included."""
@@ -295,7 +310,7 @@ class RandomGraphs(RuleBasedStateMachine):
                 stack.extend(self.program[i].inputs)
         return found
 
-    # -- walking ----------------------------------------------------------------------------------------------------
+    # -- walking -------------------------------------------------------------------------------------------------
 
     def roots(self):
         return [i for i in self.live if self.program[i].tracked]
@@ -359,7 +374,7 @@ class RandomGraphs(RuleBasedStateMachine):
         self.program[number].tensor.grad = None
         self.grads[number] = None
 
-    # -- what must hold ---------------------------------------------------------------------------------------------
+    # -- what must hold ------------------------------------------------------------------------------------------
 
     @invariant()
     def the_newest_value_is_right(self):

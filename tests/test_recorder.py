@@ -5,11 +5,10 @@ import weakref
 
 import numpy as np
 import pytest
-
 import retrograd as rg
 from retrograd.autograd_core.record import REGISTRY
 from retrograd.autograd_core.recorder import RecordingError, Value, recording
-from retrograd.testing.records import cases, weights
+from retrograd.testing.record_case import cases, weights
 
 
 def leaf(*values):
@@ -39,8 +38,8 @@ def replay(tape, values):
 
 
 def captured(tape, *known):
-    """Arrays for the captured numbers: those of the tensors named, and what the walk itself brought in, the seed of ones
-    and the zeros that scattered gradients are added to."""
+    """Arrays for the captured numbers: those of the tensors named, and what the walk itself brought in: the seed of
+    ones and the zeros that scattered gradients are added to."""
     values = {}
     for number in tape.captured:
         shape, dtype = tape.specs[number]
@@ -119,7 +118,9 @@ def test_an_operation_is_one_instruction_with_its_operands_attributes_and_line()
     assert repr(tape) == "%1 = multiply(%0, 2.0)\n%2 = sum(%1, axis=0, keepdims=False)"
 
 
-FUSED = [r for name, r in REGISTRY.items() if r.kind == "fused" and r.joint and not r.exact and not name.endswith(".vjp")]
+FUSED = [
+    r for name, r in REGISTRY.items() if r.kind == "fused" and r.joint and not r.exact and not name.endswith(".vjp")
+]
 
 
 @pytest.mark.parametrize("rec", FUSED, ids=lambda rec: rec.name)
@@ -132,7 +133,9 @@ def test_a_fused_operation_is_one_instruction_and_its_rule_another(rec):
             rg.backward(outs, [weights(o) for o in outs], create_graph=create_graph)
         found = names(tape)
         assert found.count(rec.name) == 1
-        assert found.count(f"{rec.name}.vjp") == (0 if create_graph else 1)  # of higher order its forward is written out
+        assert found.count(f"{rec.name}.vjp") == (
+            0 if create_graph else 1
+        )  # of higher order its forward is written out
 
 
 def test_there_are_fused_operations_whose_rule_is_not_exact():
@@ -207,10 +210,21 @@ def test_repr_works_inside_and_recordings_do_not_nest():
 
 def test_nothing_is_recorded_outside_and_after_an_error():
     t = rg.tensor(1.0)
-    with pytest.raises(ValueError, match="mine"), recording() as tape:
+    with recording() as tape:
         t + 1
-        raise ValueError("mine")
+        with pytest.raises(ValueError, match="broadcast"):
+            t + rg.tensor([1.0, 2.0]) + rg.tensor([1.0, 2.0, 3.0])
     t + 2
+    assert names(tape) == ["add", "add"]
+
+    def fails():
+        with recording():
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fails()
+    with recording() as tape:  # and the next one begins anew
+        t + 1
     assert names(tape) == ["add"]
 
 

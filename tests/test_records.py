@@ -1,7 +1,6 @@
 """Every operation, by its record: each check of `retrograd.testing.records` on each record there is."""
 
 import pytest
-
 import retrograd as rg  # noqa: F401  defines the operations
 from retrograd.autograd_core.record import REGISTRY
 from retrograd.backends import BackendError, get_backend

@@ -6,7 +6,6 @@ from contextvars import copy_context
 
 import numpy as np
 import pytest
-
 import retrograd as rg
 
 
@@ -32,7 +31,7 @@ def in_a_thread(function, *args):
     return results[0]
 
 
-# -- threads -------------------------------------------------------------------------------------------------------------
+# -- threads ----------------------------------------------------------------------------------------------------
 
 
 def test_a_thread_starts_from_the_defaults_and_keeps_its_switches_to_itself():
@@ -82,7 +81,7 @@ def test_walks_of_separate_graphs_run_side_by_side():
         np.testing.assert_allclose(g, 20 * (np.cos(v) * v + np.sin(v)), rtol=1e-12)
 
 
-# -- backends ------------------------------------------------------------------------------------------------------------
+# -- backends ---------------------------------------------------------------------------------------------------
 
 
 def on(name, *values):
@@ -144,7 +143,7 @@ def test_gradients_travel_back_over_a_transfer():
     assert x.grad.tolist() == [6.0, 12.0]
 
 
-# -- anomaly mode --------------------------------------------------------------------------------------------------------
+# -- anomaly mode -----------------------------------------------------------------------------------------------
 
 
 def here(offset=0):
@@ -190,20 +189,19 @@ def test_anomaly_mode_adds_the_line_to_a_version_error_and_passes_right_programs
         x.grad.backward()
 
 
-# -- errors as the user sees them ----------------------------------------------------------------------------------------
+# -- errors as the user sees them -------------------------------------------------------------------------------
 
 
 def framework_frames(call):
     """How many frames of the framework an error shows below the last line of this file, and the error."""
-    try:
+    with pytest.raises(Exception) as caught:  # noqa: PT011
         call()
-    except Exception as error:
-        frames = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
-        assert error.__cause__ is None
-        assert error.__context__ is None or error.__suppress_context__
-        last = max(i for i, name in enumerate(frames) if name == __file__)
-        return len(frames) - 1 - last, error
-    raise AssertionError("no error was raised")
+    error = caught.value
+    frames = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
+    assert error.__cause__ is None
+    assert error.__context__ is None or error.__suppress_context__
+    last = max(i for i, name in enumerate(frames) if name == __file__)
+    return len(frames) - 1 - last, error
 
 
 def mutated(x):
@@ -335,4 +333,4 @@ def test_unknown_operands_are_left_to_the_other_side():
     assert leaf(1.0) + Other() == "theirs"
     with pytest.raises(TypeError, match="unsupported operand"):
         leaf(1.0) + object()
-    assert not leaf(1.0) == "text"
+    assert (leaf(1.0) == "text") is False

@@ -21,9 +21,9 @@ class Protocol(NamedTuple):
     The machine's speed wanders over seconds; within a pair both sides meet the same, so that the ratio of a pair is
     steadier than the ratio of two medians.
 
-    A pair is *calm* if other programs took no more than the share `calm` from both of its blocks. One thread of
-    two that waits for a core stops the other one at every barrier, so what is not calm says little about a library: such
-    pairs are tried again, up to as many more, and what has too few calm ones is called disturbed.
+    A pair is *calm* if other programs took no more than the share `calm` from both of its blocks. A thread
+    that waits for a core makes the others wait at the next barrier, so what is not calm says little about a library:
+    such pairs are tried again, up to as many more, and what has too few calm ones is called disturbed.
     """
 
     pairs: int = 11

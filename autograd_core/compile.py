@@ -211,7 +211,7 @@ def _gradients() -> list[tuple[Tensor, Tensor, Any]]:
     import gc
 
     found = [t for t in gc.get_objects() if type(t) in TENSOR_TYPES and getattr(t, "grad", None) is not None]
-    return [(t, t.grad, t.grad.array.copy()) for t in found if t.node is None]  # type: ignore[union-attr]
+    return [(t, t.grad, t.grad.array.copy()) for t in found if t.node is None]
 
 
 def _compare_values(what: str, replayed: Any, eager: Any) -> None:

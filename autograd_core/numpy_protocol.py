@@ -72,5 +72,5 @@ def _array_function(self: Tensor, function: Any, types: Any, args: tuple[Any, ..
     return _call(function, args, kwargs)
 
 
-Tensor.__array_ufunc__ = one_frame(_array_ufunc)  # type: ignore[attr-defined]
-Tensor.__array_function__ = one_frame(_array_function)  # type: ignore[attr-defined]
+Tensor.__array_ufunc__ = one_frame(_array_ufunc)
+Tensor.__array_function__ = one_frame(_array_function)

@@ -140,7 +140,7 @@ class Tensor:
         return (self[i] for i in range(len(self)))  # type: ignore[index]
 
     def __contains__(self, value: Any) -> bool:
-        return bool((self == value).any())  # type: ignore[attr-defined]
+        return bool((self == value).any())
 
     def __hash__(self) -> int:
         return id(self)

@@ -145,6 +145,6 @@ def vector_to_parameters(vector: Tensor, parameters: Iterable[Tensor]) -> None:
     start = 0
     with no_grad():
         for p in listed:
-            part = vector.detach()[start : start + p.size]  # type: ignore[index]
+            part = vector.detach()[start : start + p.size]
             overwrite(p, tensor_ops.reshape(part, shape=p.shape))
             start += p.size

@@ -76,7 +76,7 @@ def windows(
             f"the window of {reach[0]} × {reach[1]} (kernel {kernel}, dilation {dilation}) is larger than the image of "
             f"{whole} (padding included)"
         )
-    return Windows(kernel, stride, dilation, tuple(around), tuple(size))  # type: ignore[arg-type]
+    return Windows(kernel, stride, dilation, tuple(around), tuple(size))
 
 
 def _around(padding: Any, reach: tuple[int, ...], stride: Pair) -> tuple[Pair, Pair]:

@@ -20,7 +20,7 @@ from .windows import Windows
 
 # Columns are made, multiplied and forgotten in blocks: on a CPU such that they stay in the cache, on a device large
 # enough to fill it.
-_HOST_BLOCK = 1 << 20  # bytes
+_HOST_BLOCK = 1 << 21  # bytes
 _DEVICE_BLOCK = 1 << 28
 
 
@@ -115,10 +115,14 @@ def spread(xp: Any, out: Any, weight: Any, shape: tuple[int, ...], w: Windows, g
         return xp.matmul(matrices, flat).reshape(shape)
     image = xp.zeros(shape, out.dtype)
     views = _views(xp, image, w)
+    buffer = None
     for top, bottom, left, right in _blocks(views):
         places = _places(w, shape[3], top, bottom, left, right)
         target = views[:, :, :, top:bottom, left:right]
-        columns = xp.matmul(matrices, flat[:, :, places]).reshape(target.shape)
+        if buffer is None:
+            buffer = xp.empty(target.size, out.dtype)
+        columns = buffer[: target.size].reshape(groups, matrices.shape[1], places.stop - places.start)
+        columns = xp.matmul(matrices, flat[:, :, places], out=columns).reshape(target.shape)
         for i in range(w.kernel[0]):
             for j in range(w.kernel[1]):
                 target[:, i, j] += columns[:, i, j]

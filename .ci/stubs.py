@@ -27,7 +27,6 @@ from typing import Any
 
 import retrograd
 from retrograd.autograd_core import tensor as tensor_module
-from retrograd.autograd_core.dispatch import FUNCTIONS
 from retrograd.autograd_core.record import REGISTRY, Record
 
 FACE = vars(retrograd)
@@ -239,8 +238,7 @@ def face_stub() -> str:
             stub.offer(f"from . import {room} as {room}")
     for name, value in offered().items():
         module = getattr(value, "__module__", None)
-        if name in FUNCTIONS and FUNCTIONS[name] is value:
-            rec = REGISTRY[name]
+        if rec := getattr(value, "record", None):
             stub.add(of_record(rec, name, parameters(rec)), rec.forward.__module__)
         elif module == "retrograd":
             stub.add(of_source(definition(value)), module)

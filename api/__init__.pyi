@@ -28,10 +28,17 @@ from retrograd.autograd_core.context import is_grad_enabled as is_grad_enabled
 from retrograd.autograd_core.context import no_grad as no_grad
 from retrograd.autograd_core.context import set_grad_enabled as set_grad_enabled
 from retrograd.autograd_core.context import use_backend as use_backend
+from retrograd.autograd_core.operations.arithmetic import clip as _clamp
 from retrograd.autograd_core.operations.arithmetic import clip as clip
+from retrograd.autograd_core.operations.contraction import dot as dot
 from retrograd.autograd_core.operations.contraction import einsum as einsum
+from retrograd.autograd_core.operations.contraction import inner as inner
+from retrograd.autograd_core.operations.contraction import outer as outer
+from retrograd.autograd_core.operations.contraction import tensordot as tensordot
 from retrograd.autograd_core.operations.convolution import conv1d as conv1d
 from retrograd.autograd_core.operations.creation import arange as arange
+from retrograd.autograd_core.operations.creation import empty as empty
+from retrograd.autograd_core.operations.creation import empty_like as empty_like
 from retrograd.autograd_core.operations.creation import eye as eye
 from retrograd.autograd_core.operations.creation import full as full
 from retrograd.autograd_core.operations.creation import full_like as full_like
@@ -42,16 +49,25 @@ from retrograd.autograd_core.operations.creation import zeros as zeros
 from retrograd.autograd_core.operations.creation import zeros_like as zeros_like
 from retrograd.autograd_core.operations.familiar import allclose as allclose
 from retrograd.autograd_core.operations.familiar import array_equal as array_equal
+from retrograd.autograd_core.operations.familiar import copy as copy
 from retrograd.autograd_core.operations.familiar import gather as gather
 from retrograd.autograd_core.operations.familiar import isclose as isclose
+from retrograd.autograd_core.operations.familiar import reciprocal as reciprocal
+from retrograd.autograd_core.operations.familiar import rsqrt as rsqrt
+from retrograd.autograd_core.operations.familiar import t as t
+from retrograd.autograd_core.operations.familiar import tril as tril
+from retrograd.autograd_core.operations.familiar import triu as triu
 from retrograd.autograd_core.operations.indexing import masked_fill as masked_fill
 from retrograd.autograd_core.operations.indexing import one_hot as one_hot
 from retrograd.autograd_core.operations.indexing import take as take
 from retrograd.autograd_core.operations.indexing import take_along_axis as take_along_axis
 from retrograd.autograd_core.operations.joining import chunk as chunk
+from retrograd.autograd_core.operations.joining import concat as _cat
 from retrograd.autograd_core.operations.joining import concat as _concatenate
 from retrograd.autograd_core.operations.joining import concat as concat
+from retrograd.autograd_core.operations.joining import hstack as hstack
 from retrograd.autograd_core.operations.joining import stack as stack
+from retrograd.autograd_core.operations.joining import vstack as vstack
 from retrograd.autograd_core.operations.loss import binary_cross_entropy_with_logits as binary_cross_entropy_with_logits
 from retrograd.autograd_core.operations.loss import l1_loss as l1_loss
 from retrograd.autograd_core.operations.loss import mse_loss as mse_loss
@@ -72,8 +88,10 @@ from retrograd.autograd_core.operations.random import dropout as dropout
 from retrograd.autograd_core.operations.random import manual_seed as manual_seed
 from retrograd.autograd_core.operations.random import normal as normal
 from retrograd.autograd_core.operations.random import rand as rand
+from retrograd.autograd_core.operations.random import rand_like as rand_like
 from retrograd.autograd_core.operations.random import randint as randint
 from retrograd.autograd_core.operations.random import randn as randn
+from retrograd.autograd_core.operations.random import randn_like as randn_like
 from retrograd.autograd_core.operations.random import randperm as randperm
 from retrograd.autograd_core.operations.random import uniform as uniform
 from retrograd.autograd_core.recorder import RecordingError as RecordingError
@@ -110,6 +128,9 @@ __version__: str
 def abs(x: TensorLike, /) -> Tensor:
     """|x|. The gradient at 0 is 0."""
 
+def absolute(x: TensorLike, /) -> Tensor:
+    """|x|. The gradient at 0 is 0."""
+
 def add(x: TensorLike, y: TensorLike, /) -> Tensor:
     """x + y, with broadcasting."""
 
@@ -118,6 +139,12 @@ def alias(x: TensorLike) -> Tensor:
 
 def all(x: TensorLike, axis: int | tuple[int, ...] | None = None, keepdims: builtins.bool = False) -> Tensor:
     """Whether all elements over `axis` are true (nonzero)."""
+
+def amax(x: TensorLike, axis: int | tuple[int, ...] | None = None, keepdims: builtins.bool = False) -> Tensor:
+    """The largest element over `axis`; NaN where there is one. Ties share the gradient."""
+
+def amin(x: TensorLike, axis: int | tuple[int, ...] | None = None, keepdims: builtins.bool = False) -> Tensor:
+    """The smallest element over `axis`; NaN where there is one. Ties share the gradient."""
 
 def any(x: TensorLike, axis: int | tuple[int, ...] | None = None, keepdims: builtins.bool = False) -> Tensor:
     """Whether at least one element over `axis` is true (nonzero)."""
@@ -163,16 +190,25 @@ def bitwise_and(x: TensorLike, y: TensorLike, /) -> Tensor:
 def bitwise_invert(x: TensorLike, /) -> Tensor:
     """~x on booleans and integers."""
 
+def bitwise_not(x: TensorLike, /) -> Tensor:
+    """~x on booleans and integers."""
+
 def bitwise_or(x: TensorLike, y: TensorLike, /) -> Tensor:
     """x | y on booleans and integers."""
 
 def bitwise_xor(x: TensorLike, y: TensorLike, /) -> Tensor:
     """x ^ y on booleans and integers."""
 
+def bmm(x: TensorLike, y: TensorLike) -> Tensor:
+    """Matrix product over the last two axes, (…, n, k) times (…, k, m), the others broadcast; vectors as in …"""
+
 bool = _bool
 
 def broadcast_to(x: TensorLike, shape: int | Sequence[int]) -> Tensor:
     """x repeated along new axes in front and along axes of length 1, without a copy."""
+
+cat = _cat
+clamp = _clamp
 
 def clip_numbers(x: TensorLike, low: float | None = None, high: float | None = None) -> Tensor:
     """`clip` between two numbers. The gradient is 1 inside and at the bounds, 0 outside."""
@@ -216,6 +252,9 @@ def cross_entropy(
 ) -> Tensor:
     """-log softmax(x)[label]: scores x (N, C), (N, C, d1, …) or (C,), and integer labels without the class …"""
 
+def div(x: TensorLike, y: TensorLike, /) -> Tensor:
+    """x / y, with broadcasting. Integers are divided as the default float."""
+
 def divide(x: TensorLike, y: TensorLike, /) -> Tensor:
     """x / y, with broadcasting. Integers are divided as the default float."""
 
@@ -229,6 +268,9 @@ def elu(x: TensorLike, alpha: float = 1.0) -> Tensor:
 
 def embedding(weight: TensorLike, indices: TensorLike, padding_idx: int | None = None) -> Tensor:
     """Rows of a table: weight (N, D) and integer indices of any shape give indices.shape + (D,)."""
+
+def eq(x: TensorLike, y: TensorLike, /) -> Tensor:
+    """x == y, element by element."""
 
 def equal(x: TensorLike, y: TensorLike, /) -> Tensor:
     """x == y, element by element."""
@@ -261,6 +303,9 @@ def fold(
 ) -> Tensor:
     """Columns (N, C·kh·kw, L) added up to images (N, C, *output_size): where windows overlap, they add."""
 
+def ge(x: TensorLike, y: TensorLike, /) -> Tensor:
+    """x >= y, element by element."""
+
 def gelu(x: TensorLike, approximate: str = "none") -> Tensor:
     """x · Φ(x), where Φ is the distribution function of the standard normal distribution."""
 
@@ -276,6 +321,9 @@ def greater(x: TensorLike, y: TensorLike, /) -> Tensor:
 def greater_equal(x: TensorLike, y: TensorLike, /) -> Tensor:
     """x >= y, element by element."""
 
+def gt(x: TensorLike, y: TensorLike, /) -> Tensor:
+    """x > y, element by element."""
+
 def hardtanh(x: TensorLike, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
     """x, but not below min_val nor above max_val. The gradient at both bounds is 0 (that of `clip` is 1)."""
 
@@ -286,6 +334,9 @@ def index_set(x: TensorLike, value: TensorLike, *indices: TensorLike, template: 
     """A copy of x with `value` at the index; which of two values at one place wins is not said."""
 
 inf: float
+
+def invert(x: TensorLike, /) -> Tensor:
+    """~x on booleans and integers."""
 
 def isfinite(x: TensorLike, /) -> Tensor:
     """True where x is neither an infinity nor NaN."""
@@ -305,6 +356,9 @@ def layer_norm(
     eps: float = 1e-05,
 ) -> Tensor:
     """x with mean 0 and variance 1 over its last axes, times weight, plus bias."""
+
+def le(x: TensorLike, y: TensorLike, /) -> Tensor:
+    """x <= y, element by element."""
 
 def leaky_relu(x: TensorLike, negative_slope: float = 0.01) -> Tensor:
     """x where it is positive, negative_slope · x elsewhere; at 0 the gradient is negative_slope."""
@@ -351,6 +405,9 @@ def logical_xor(x: TensorLike, y: TensorLike, /) -> Tensor:
 def logsumexp(x: TensorLike, axis: int | tuple[int, ...] | None = None, keepdims: builtins.bool = False) -> Tensor:
     """log Σ exp(x) over `axis`, without overflow; -inf where all are."""
 
+def lt(x: TensorLike, y: TensorLike, /) -> Tensor:
+    """x < y, element by element."""
+
 def matmul(x: TensorLike, y: TensorLike) -> Tensor:
     """Matrix product over the last two axes, (…, n, k) times (…, k, m), the others broadcast; vectors as in …"""
 
@@ -379,10 +436,25 @@ def min(x: TensorLike, axis: int | tuple[int, ...] | None = None, keepdims: buil
 def minimum(x: TensorLike, y: TensorLike, /) -> Tensor:
     """The smaller of x and y; NaN where one is. Equal values share the gradient."""
 
+def mm(x: TensorLike, y: TensorLike) -> Tensor:
+    """Matrix product over the last two axes, (…, n, k) times (…, k, m), the others broadcast; vectors as in …"""
+
+def mod(x: TensorLike, y: TensorLike, /) -> Tensor:
+    """x - y · floor(x / y): what is left of a division, with the sign of y."""
+
+def mul(x: TensorLike, y: TensorLike, /) -> Tensor:
+    """x · y, element by element, with broadcasting."""
+
 def multiply(x: TensorLike, y: TensorLike, /) -> Tensor:
     """x · y, element by element, with broadcasting."""
 
 nan: float
+
+def ne(x: TensorLike, y: TensorLike, /) -> Tensor:
+    """x != y, element by element."""
+
+def neg(x: TensorLike, /) -> Tensor:
+    """-x."""
 
 def negative(x: TensorLike, /) -> Tensor:
     """-x."""
@@ -399,6 +471,9 @@ pi: float
 
 def positive(x: TensorLike, /) -> Tensor:
     """+x, a copy."""
+
+def pow(x: TensorLike, y: TensorLike, /) -> Tensor:
+    """x to the power y, with broadcasting."""
 
 def power(x: TensorLike, y: TensorLike, /) -> Tensor:
     """x to the power y, with broadcasting."""
@@ -480,6 +555,9 @@ def std(
 ) -> Tensor:
     """Standard deviation over `axis`: the square root of `var`. The gradient of a constant row is 0."""
 
+def sub(x: TensorLike, y: TensorLike, /) -> Tensor:
+    """x - y, with broadcasting."""
+
 def subtract(x: TensorLike, y: TensorLike, /) -> Tensor:
     """x - y, with broadcasting."""
 
@@ -494,6 +572,9 @@ def transfer(x: TensorLike, backend: Any, origin: Any) -> Tensor:
 
 def transpose(x: TensorLike, axes: Sequence[int] | None = None) -> Tensor:
     """Axes in a new order, reversed for None: axis i of the result is axis `axes[i]` of x. Shares memory."""
+
+def true_divide(x: TensorLike, y: TensorLike, /) -> Tensor:
+    """x / y, with broadcasting. Integers are divided as the default float."""
 
 def unfold(
     x: TensorLike,

@@ -27,7 +27,9 @@ _new = object.__new__
 
 def function_of(rec: Record, operator: bool = False) -> Callable:
     """The function that runs a record: `operator` ones answer NotImplemented for operands they do not know."""
-    if rec.kind == "elementwise" and not rec.attributes and not rec.check and not rec.variadic and rec.promote is None:
+    uniform = not rec.joint and len(rec.rules) in (0, len(rec.inputs))  # the lanes look at no single rule
+    plain = not rec.attributes and not rec.check and not rec.variadic and rec.promote is None
+    if rec.kind == "elementwise" and uniform and plain:
         if len(rec.inputs) == 1:
             return _unary(rec)
         if len(rec.inputs) == 2:
@@ -156,6 +158,9 @@ def _general(rec: Record) -> Callable:
             or len(inputs) < required
             or any(v is None for v in inputs[:required])
         ):
+            if "ddof" in kwargs and "correction" in attributes:  # NumPy's word
+                kwargs["correction"] = kwargs.pop("ddof")
+                return call(*inputs, *args[fixed:], **kwargs)
             raise bind_error(rec, args, kwargs)
         try:
             return apply(rec, inputs, given)

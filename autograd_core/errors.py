@@ -88,6 +88,9 @@ def _hint(rec: Record, inputs: tuple[Any, ...], error: Exception) -> str:
     return ""
 
 
+_PYTORCHS = {"dim": "axis", "keepdim": "keepdims", "unbiased": "correction"}
+
+
 def bind_error(rec: Record, args: tuple[Any, ...], kwargs: dict[str, Any]) -> TypeError:
     """The error for arguments that do not fit a record's signature."""
     signature = ", ".join(
@@ -96,8 +99,9 @@ def bind_error(rec: Record, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Ty
         + [f"{a}={rec.defaults[a]!r}" if a in rec.defaults else a for a in rec.attributes]
     )
     unknown = [k for k in kwargs if k not in rec.attributes and k not in rec.inputs]
-    if "dim" in unknown and "axis" in rec.attributes:
-        return TypeError(f"{rec.name} takes axis=, as in NumPy, not dim=: {rec.name}({signature})")
+    for key, ours in _PYTORCHS.items():
+        if key in unknown and ours in rec.attributes:
+            return TypeError(f"{rec.name} takes {ours}=, as in NumPy, not {key}=: {rec.name}({signature})")
     if unknown:
         return TypeError(f"{rec.name} has no argument {unknown[0]!r}: {rec.name}({signature})")
     return TypeError(f"{rec.name} expects ({signature}), got {len(args)} positional arguments and {sorted(kwargs)}")

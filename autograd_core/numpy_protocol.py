@@ -20,6 +20,7 @@ from .tensor import Tensor
 
 # NumPy's spelling → ours, where a keyword differs.
 _KEYWORDS = {"ddof": "correction", "newshape": "shape", "a_min": "min", "a_max": "max", "ary": "x", "a": "x"}
+_IGNORED = {"optimize"}  # says how to compute, not what
 _IGNORED_WHEN_DEFAULT = {"out": None, "dtype": None, "where": True, "subok": True, "order": "K", "casting": "same_kind"}
 
 
@@ -52,6 +53,8 @@ def _call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         )
     given = {}
     for key, value in kwargs.items():
+        if key in _IGNORED:
+            continue
         if key in _IGNORED_WHEN_DEFAULT:
             if value is not _IGNORED_WHEN_DEFAULT[key] and value != _IGNORED_WHEN_DEFAULT[key]:
                 raise TypeError(f"np.{name}: {key}={value!r} is not supported on Tensors")

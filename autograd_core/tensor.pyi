@@ -28,15 +28,15 @@ class Tensor:
 
     array: Any
     grad: Tensor | None
-    requires_grad: bool
+    requires_grad: builtins.bool
     node: Any
-    cell: list[int] | None
-    _hooks: dict[int, Any] | None
+    cell: list[builtins.int] | None
+    _hooks: dict[builtins.int, Any] | None
 
-    def __init__(self, array: Any, requires_grad: bool = False): ...
+    def __init__(self, array: Any, requires_grad: builtins.bool = False): ...
     def __init_subclass__(cls, **options: Any) -> None: ...
     @property
-    def shape(self) -> tuple[int, ...]:
+    def shape(self) -> tuple[builtins.int, ...]:
         """Length of every axis."""
 
     @property
@@ -44,19 +44,19 @@ class Tensor:
         """The NumPy dtype of the elements."""
 
     @property
-    def ndim(self) -> int:
+    def ndim(self) -> builtins.int:
         """Number of axes."""
 
     @property
-    def size(self) -> int:
+    def size(self) -> builtins.int:
         """Number of elements."""
 
     @property
-    def nbytes(self) -> int:
+    def nbytes(self) -> builtins.int:
         """Bytes that the elements take."""
 
     @property
-    def itemsize(self) -> int:
+    def itemsize(self) -> builtins.int:
         """Bytes of one element."""
 
     @property
@@ -64,7 +64,7 @@ class Tensor:
         """The backend that holds the array."""
 
     @property
-    def is_leaf(self) -> bool:
+    def is_leaf(self) -> builtins.bool:
         """Whether no operation of a graph made this tensor."""
 
     @property
@@ -81,10 +81,10 @@ class Tensor:
 
     @data.setter
     def data(self, value: Any) -> None: ...
-    def __len__(self) -> int: ...
+    def __len__(self) -> builtins.int: ...
     def __iter__(self) -> Iterator[Tensor]: ...
-    def __contains__(self, value: Any) -> bool: ...
-    def __hash__(self) -> int: ...
+    def __contains__(self, value: Any) -> builtins.bool: ...
+    def __hash__(self) -> builtins.int: ...
     def __repr__(self) -> str: ...
     def __format__(self, spec: str) -> str: ...
     def numpy(self) -> np.ndarray:
@@ -101,21 +101,25 @@ class Tensor:
 
     def _one(self, what: str) -> Any: ...
     def _not_in_a_recording(self, what: str) -> None: ...
-    def __bool__(self) -> bool: ...
+    def __bool__(self) -> builtins.bool: ...
     def _number(self, name: str, convert: Callable) -> Any: ...
     def __float__(self) -> builtins.float: ...
-    def __int__(self) -> int: ...
+    def __int__(self) -> builtins.int: ...
     def __complex__(self) -> complex: ...
-    def __index__(self) -> int: ...
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray: ...
+    def __index__(self) -> builtins.int: ...
+    def __array__(self, dtype: Any = None, copy: builtins.bool | None = None) -> np.ndarray: ...
     def __dlpack__(self, **options: Any) -> Any: ...
-    def __dlpack_device__(self) -> tuple[int, int]: ...
+    def __dlpack_device__(self) -> tuple[builtins.int, builtins.int]: ...
     def backward(
-        self, gradient: Any = None, retain_graph: bool | None = None, create_graph: bool = False, inputs: Any = None
+        self,
+        gradient: Any = None,
+        retain_graph: builtins.bool | None = None,
+        create_graph: builtins.bool = False,
+        inputs: Any = None,
     ) -> None:
         """Add d(self)/d(leaf) to `.grad` of every leaf below (or of `inputs` alone)."""
 
-    def requires_grad_(self, requires_grad: bool = True) -> Tensor:
+    def requires_grad_(self, requires_grad: builtins.bool = True) -> Tensor:
         """Switch on (or off) that gradients of this leaf are wanted; returns the tensor."""
 
     def retain_grad(self) -> None:
@@ -252,22 +256,39 @@ class Tensor:
     def abs(self) -> Tensor:
         """|x|. The gradient at 0 is 0."""
 
+    def absolute(self) -> Tensor:
+        """|x|. The gradient at 0 is 0."""
+
     def add(self, y: TensorLike, /) -> Tensor:
         """x + y, with broadcasting."""
 
     def add_(self, value: Any, alpha: builtins.float = 1) -> Tensor:
         """Add `alpha · value` to the leaf in place."""
 
-    def all(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
+    def all(
+        self, axis: builtins.int | tuple[builtins.int, ...] | None = None, keepdims: builtins.bool = False
+    ) -> Tensor:
         """Whether all elements over `axis` are true (nonzero)."""
 
-    def any(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
+    def amax(
+        self, axis: builtins.int | tuple[builtins.int, ...] | None = None, keepdims: builtins.bool = False
+    ) -> Tensor:
+        """The largest element over `axis`; NaN where there is one. Ties share the gradient."""
+
+    def amin(
+        self, axis: builtins.int | tuple[builtins.int, ...] | None = None, keepdims: builtins.bool = False
+    ) -> Tensor:
+        """The smallest element over `axis`; NaN where there is one. Ties share the gradient."""
+
+    def any(
+        self, axis: builtins.int | tuple[builtins.int, ...] | None = None, keepdims: builtins.bool = False
+    ) -> Tensor:
         """Whether at least one element over `axis` is true (nonzero)."""
 
-    def argmax(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
+    def argmax(self, axis: builtins.int | None = None, keepdims: builtins.bool = False) -> Tensor:
         """The position of the (first) largest element along `axis`, int64; in the flattened tensor for None."""
 
-    def argmin(self, axis: int | None = None, keepdims: bool = False) -> Tensor:
+    def argmin(self, axis: builtins.int | None = None, keepdims: builtins.bool = False) -> Tensor:
         """The position of the (first) smallest element along `axis`, int64; in the flattened tensor for None."""
 
     def astype(self, dtype: DTypeLike) -> Tensor:
@@ -281,17 +302,29 @@ class Tensor:
     def bitwise_invert(self) -> Tensor:
         """~x on booleans and integers."""
 
+    def bitwise_not(self) -> Tensor:
+        """~x on booleans and integers."""
+
     def bitwise_or(self, y: TensorLike, /) -> Tensor:
         """x | y on booleans and integers."""
 
     def bitwise_xor(self, y: TensorLike, /) -> Tensor:
         """x ^ y on booleans and integers."""
 
-    def broadcast_to(self, *shape: int | Sequence[int]) -> Tensor:
+    def bmm(self, y: TensorLike) -> Tensor:
+        """Matrix product over the last two axes, (…, n, k) times (…, k, m), the others broadcast; vectors as in …"""
+
+    def bool(self) -> Tensor:
+        """False where an element is 0, True elsewhere."""
+
+    def broadcast_to(self, *shape: builtins.int | Sequence[builtins.int]) -> Tensor:
         """Repeated, without a copy, to `shape`."""
 
-    def chunk(self, chunks: int, axis: int = 0) -> tuple[Tensor, ...]:
+    def chunk(self, chunks: builtins.int, axis: builtins.int = 0) -> tuple[Tensor, ...]:
         """At most `chunks` parts of equal length along `axis`, the last one shorter where it does not divide …"""
+
+    def clamp(self, min: TensorLike | None = None, max: TensorLike | None = None) -> Tensor:
+        """x, but not below `min` nor above `max` (numbers or tensors; None: no bound). NaN stays NaN."""
 
     def clip(self, min: TensorLike | None = None, max: TensorLike | None = None) -> Tensor:
         """x, but not below `min` nor above `max` (numbers or tensors; None: no bound). NaN stays NaN."""
@@ -302,20 +335,32 @@ class Tensor:
     def contiguous(self) -> Tensor:
         """The same values in row-major order: x itself where they lie so already."""
 
+    def copy(self) -> Tensor:
+        """A copy, through which gradients flow: `clone` in NumPy's words."""
+
     def copy_(self, value: Any) -> Tensor:
         """Overwrite the leaf with `value`; returns the leaf."""
 
     def cos(self) -> Tensor:
         """Cosine of x in radians."""
 
-    def dim(self) -> int:
+    def dim(self) -> builtins.int:
         """Number of axes: `ndim` in NumPy's words."""
+
+    def div(self, y: TensorLike, /) -> Tensor:
+        """x / y, with broadcasting. Integers are divided as the default float."""
 
     def div_(self, value: Any) -> Tensor:
         """Divide the leaf by `value` in place."""
 
     def divide(self, y: TensorLike, /) -> Tensor:
         """x / y, with broadcasting. Integers are divided as the default float."""
+
+    def dot(self, y: TensorLike) -> Tensor:
+        """The product over the last axis of x and the last but one of y, as `numpy.dot`; a number multiplies."""
+
+    def eq(self, y: TensorLike, /) -> Tensor:
+        """x == y, element by element."""
 
     def equal(self, y: TensorLike, /) -> Tensor:
         """x == y, element by element."""
@@ -326,10 +371,10 @@ class Tensor:
     def exp(self) -> Tensor:
         """e to the power x."""
 
-    def expand(self, *shape: int | Sequence[int]) -> Tensor:
+    def expand(self, *shape: builtins.int | Sequence[builtins.int]) -> Tensor:
         """`broadcast_to` as PyTorch spells it: -1 keeps a length."""
 
-    def expand_dims(self, axis: int | tuple[int, ...]) -> Tensor:
+    def expand_dims(self, axis: builtins.int | tuple[builtins.int, ...]) -> Tensor:
         """A new axis of length 1 at `axis` of the result (an int or a tuple)."""
 
     def expm1(self) -> Tensor:
@@ -338,23 +383,35 @@ class Tensor:
     def fill_(self, value: builtins.float) -> Tensor:
         """Set every element of the leaf to `value`."""
 
-    def flatten(self, start: int = 0, end: int = -1) -> Tensor:
+    def flatten(self, start: builtins.int = 0, end: builtins.int = -1) -> Tensor:
         """Axes `start` to `end`, both included, joined into one."""
 
-    def flip(self, axis: int | tuple[int, ...] | None = None) -> Tensor:
+    def flip(self, axis: builtins.int | tuple[builtins.int, ...] | None = None) -> Tensor:
         """Elements in reversed order along `axis`, or along all axes."""
 
     def floor_divide(self, y: TensorLike, /) -> Tensor:
         """The largest integer not above x / y, in the operands' dtype. Constant between jumps: no gradient."""
 
-    def gather(self, axis: int, index: Tensor) -> Tensor:
+    def gather(self, axis: builtins.int, index: Tensor) -> Tensor:
         """`take_along_axis` with PyTorch's order of arguments."""
+
+    def ge(self, y: TensorLike, /) -> Tensor:
+        """x >= y, element by element."""
 
     def greater(self, y: TensorLike, /) -> Tensor:
         """x > y, element by element."""
 
     def greater_equal(self, y: TensorLike, /) -> Tensor:
         """x >= y, element by element."""
+
+    def gt(self, y: TensorLike, /) -> Tensor:
+        """x > y, element by element."""
+
+    def int(self) -> Tensor:
+        """As int32, as in PyTorch; `astype("int64")` and `long()` give the default integer."""
+
+    def invert(self) -> Tensor:
+        """~x on booleans and integers."""
 
     def isfinite(self) -> Tensor:
         """True where x is neither an infinity nor NaN."""
@@ -364,6 +421,9 @@ class Tensor:
 
     def isnan(self) -> Tensor:
         """True where x is not a number."""
+
+    def le(self, y: TensorLike, /) -> Tensor:
+        """x <= y, element by element."""
 
     def less(self, y: TensorLike, /) -> Tensor:
         """x < y, element by element."""
@@ -383,7 +443,7 @@ class Tensor:
     def log2(self) -> Tensor:
         """Logarithm to base 2."""
 
-    def log_softmax(self, axis: int = -1) -> Tensor:
+    def log_softmax(self, axis: builtins.int = -1) -> Tensor:
         """log(softmax(x)) along `axis`, exact to rounding where softmax itself would underflow to 0."""
 
     def logical_and(self, y: TensorLike, /) -> Tensor:
@@ -398,8 +458,13 @@ class Tensor:
     def logical_xor(self, y: TensorLike, /) -> Tensor:
         """True where exactly one is true (nonzero)."""
 
-    def logsumexp(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
+    def logsumexp(
+        self, axis: builtins.int | tuple[builtins.int, ...] | None = None, keepdims: builtins.bool = False
+    ) -> Tensor:
         """log Σ exp(x) over `axis`, without overflow; -inf where all are."""
+
+    def lt(self, y: TensorLike, /) -> Tensor:
+        """x < y, element by element."""
 
     def masked_fill(self, mask: TensorLike, value: TensorLike) -> Tensor:
         """x with `value` where the boolean `mask` is true (PyTorch)."""
@@ -410,23 +475,38 @@ class Tensor:
     def matrix_transpose(self) -> Tensor:
         """The last two axes exchanged."""
 
-    def max(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
+    def max(
+        self, axis: builtins.int | tuple[builtins.int, ...] | None = None, keepdims: builtins.bool = False
+    ) -> Tensor:
         """The largest element over `axis`; NaN where there is one. Ties share the gradient."""
 
     def maximum(self, y: TensorLike, /) -> Tensor:
         """The larger of x and y; NaN where one is. Equal values share the gradient."""
 
-    def mean(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
+    def mean(
+        self, axis: builtins.int | tuple[builtins.int, ...] | None = None, keepdims: builtins.bool = False
+    ) -> Tensor:
         """Arithmetic mean over `axis`. Integers are averaged as the default float."""
 
-    def min(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
+    def min(
+        self, axis: builtins.int | tuple[builtins.int, ...] | None = None, keepdims: builtins.bool = False
+    ) -> Tensor:
         """The smallest element over `axis`; NaN where there is one. Ties share the gradient."""
 
     def minimum(self, y: TensorLike, /) -> Tensor:
         """The smaller of x and y; NaN where one is. Equal values share the gradient."""
 
-    def moveaxis(self, source: int, destination: int) -> Tensor:
+    def mm(self, y: TensorLike) -> Tensor:
+        """Matrix product over the last two axes, (…, n, k) times (…, k, m), the others broadcast; vectors as in …"""
+
+    def mod(self, y: TensorLike, /) -> Tensor:
+        """x - y · floor(x / y): what is left of a division, with the sign of y."""
+
+    def moveaxis(self, source: builtins.int, destination: builtins.int) -> Tensor:
         """One axis at a new place, the others in their order."""
+
+    def mul(self, y: TensorLike, /) -> Tensor:
+        """x · y, element by element, with broadcasting."""
 
     def mul_(self, value: Any) -> Tensor:
         """Multiply the leaf by `value` in place."""
@@ -434,29 +514,43 @@ class Tensor:
     def multiply(self, y: TensorLike, /) -> Tensor:
         """x · y, element by element, with broadcasting."""
 
+    def ne(self, y: TensorLike, /) -> Tensor:
+        """x != y, element by element."""
+
+    def neg(self) -> Tensor:
+        """-x."""
+
     def negative(self) -> Tensor:
         """-x."""
 
     def not_equal(self, y: TensorLike, /) -> Tensor:
         """x != y, element by element."""
 
-    def numel(self) -> int:
+    def numel(self) -> builtins.int:
         """Number of elements: `size` in NumPy's words."""
 
-    def permute(self, *axes: int | Sequence[int] | None) -> Tensor:
+    def permute(self, *axes: builtins.int | Sequence[builtins.int] | None) -> Tensor:
         """Axes in a new order, as NumPy: `t.transpose()` reverses, `t.transpose(1, 0, 2)` gives the order. …"""
 
     def positive(self) -> Tensor:
         """+x, a copy."""
 
+    def pow(self, y: TensorLike, /) -> Tensor:
+        """x to the power y, with broadcasting."""
+
     def power(self, y: TensorLike, /) -> Tensor:
         """x to the power y, with broadcasting."""
 
-    def prod(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
+    def prod(
+        self, axis: builtins.int | tuple[builtins.int, ...] | None = None, keepdims: builtins.bool = False
+    ) -> Tensor:
         """Product over `axis`. The gradient is right where factors are zero, and takes n² products for n factors."""
 
     def ravel(self) -> Tensor:
         """All elements on one axis."""
+
+    def reciprocal(self) -> Tensor:
+        """1 / x."""
 
     def relu(self) -> Tensor:
         """max(x, 0). The gradient at 0 is 0."""
@@ -464,8 +558,11 @@ class Tensor:
     def remainder(self, y: TensorLike, /) -> Tensor:
         """x - y · floor(x / y): what is left of a division, with the sign of y."""
 
-    def reshape(self, *shape: int | Sequence[int]) -> Tensor:
+    def reshape(self, *shape: builtins.int | Sequence[builtins.int]) -> Tensor:
         """The same elements in a new shape: `t.reshape(2, 3)` or `t.reshape((2, 3))`; one length may be -1."""
+
+    def rsqrt(self) -> Tensor:
+        """1 / √x."""
 
     def sigmoid(self) -> Tensor:
         """The logistic function 1 / (1 + e⁻ˣ): any number becomes one between 0 and 1."""
@@ -476,10 +573,12 @@ class Tensor:
     def sin(self) -> Tensor:
         """Sine of x in radians."""
 
-    def softmax(self, axis: int = -1) -> Tensor:
+    def softmax(self, axis: builtins.int = -1) -> Tensor:
         """exp(x) / Σ exp(x) along `axis`, computed from x - max(x), so that no exponential overflows."""
 
-    def split(self, indices_or_sections: int | Sequence[int], axis: int = 0) -> tuple[Tensor, ...]:
+    def split(
+        self, indices_or_sections: builtins.int | Sequence[builtins.int], axis: builtins.int = 0
+    ) -> tuple[Tensor, ...]:
         """Parts of x along `axis`, as `numpy.split`: an int gives that many equal parts, a list the places to cut …"""
 
     def sqrt(self) -> Tensor:
@@ -488,13 +587,19 @@ class Tensor:
     def square(self) -> Tensor:
         """x²."""
 
-    def squeeze(self, axis: int | tuple[int, ...] | None = None) -> Tensor:
+    def squeeze(self, axis: builtins.int | tuple[builtins.int, ...] | None = None) -> Tensor:
         """Without the axes of length 1 named by `axis`, or without all of them."""
 
     def std(
-        self, axis: int | tuple[int, ...] | None = None, correction: builtins.float = 0, keepdims: bool = False
+        self,
+        axis: builtins.int | tuple[builtins.int, ...] | None = None,
+        correction: builtins.float = 0,
+        keepdims: builtins.bool = False,
     ) -> Tensor:
         """Standard deviation over `axis`: the square root of `var`. The gradient of a constant row is 0."""
+
+    def sub(self, y: TensorLike, /) -> Tensor:
+        """x - y, with broadcasting."""
 
     def sub_(self, value: Any) -> Tensor:
         """Subtract `value` from the leaf in place."""
@@ -502,36 +607,53 @@ class Tensor:
     def subtract(self, y: TensorLike, /) -> Tensor:
         """x - y, with broadcasting."""
 
-    def sum(self, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
+    def sum(
+        self, axis: builtins.int | tuple[builtins.int, ...] | None = None, keepdims: builtins.bool = False
+    ) -> Tensor:
         """Sum over `axis` (an int, a tuple, None for all)."""
 
-    def swapaxes(self, axis1: int, axis2: int) -> Tensor:
+    def swapaxes(self, axis1: builtins.int, axis2: builtins.int) -> Tensor:
         """Two axes exchanged."""
 
-    def take(self, indices: TensorLike, axis: int | None = None) -> Tensor:
+    def t(self) -> Tensor:
+        """The transpose of a matrix; a vector or a number as it is."""
+
+    def take(self, indices: TensorLike, axis: builtins.int | None = None) -> Tensor:
         """Elements at integer `indices` along `axis`, or of the flattened tensor."""
 
-    def take_along_axis(self, indices: Tensor | np.ndarray, axis: int = -1) -> Tensor:
+    def take_along_axis(self, indices: Tensor | np.ndarray, axis: builtins.int = -1) -> Tensor:
         """For every place of `indices` (int, as many axes as x) the element of x with that coordinate on `axis`."""
 
     def tanh(self) -> Tensor:
         """Hyperbolic tangent."""
 
-    def transpose(self, *axes: int | Sequence[int] | None) -> Tensor:
+    def transpose(self, *axes: builtins.int | Sequence[builtins.int] | None) -> Tensor:
         """Axes in a new order, as NumPy: `t.transpose()` reverses, `t.transpose(1, 0, 2)` gives the order. …"""
 
-    def unsqueeze(self, axis: int) -> Tensor:
+    def tril(self, k: builtins.int = 0) -> Tensor:
+        """The last two axes up to their k-th diagonal, zeros above it."""
+
+    def triu(self, k: builtins.int = 0) -> Tensor:
+        """The last two axes from their k-th diagonal on, zeros below it."""
+
+    def true_divide(self, y: TensorLike, /) -> Tensor:
+        """x / y, with broadcasting. Integers are divided as the default float."""
+
+    def unsqueeze(self, axis: builtins.int) -> Tensor:
         """`expand_dims` under PyTorch's name."""
 
-    def unstack(self, axis: int = 0) -> tuple[Tensor, ...]:
+    def unstack(self, axis: builtins.int = 0) -> tuple[Tensor, ...]:
         """The slices of x along `axis`, each without that axis."""
 
     def var(
-        self, axis: int | tuple[int, ...] | None = None, correction: builtins.float = 0, keepdims: bool = False
+        self,
+        axis: builtins.int | tuple[builtins.int, ...] | None = None,
+        correction: builtins.float = 0,
+        keepdims: builtins.bool = False,
     ) -> Tensor:
         """Variance over `axis`: the mean of squared distances from the mean, over n - `correction` elements."""
 
-    def view(self, *shape: int | Sequence[int]) -> Tensor:
+    def view(self, *shape: builtins.int | Sequence[builtins.int]) -> Tensor:
         """The same elements in a new shape: `t.reshape(2, 3)` or `t.reshape((2, 3))`; one length may be -1."""
 
     def zero_(self) -> Tensor:

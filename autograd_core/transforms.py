@@ -6,7 +6,9 @@ stand-ins are tied to the caller's own tensors, so that `grad(grad(f))` and a gr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import wraps
 from typing import Any
 
@@ -61,23 +63,27 @@ def value_and_grad(f: Callable, argnums: int | Sequence[int] = 0, has_aux: bool 
     (9.0, 6.0)
     """
 
+    if not callable(f):
+        raise TypeError(f"grad and value_and_grad take a function, got {type(f).__name__}")
+
     @one_frame
     @wraps(f)
     def differentiated(*args: Any, **kwargs: Any) -> Any:
         outer, stand_ins, standing = _stand_ins(args, argnums)
-        with switched(grad=True):
+        with _differentiating():
             result = f(*standing, **kwargs)
         value, aux = result if has_aux else (result, None)
         if type(value) not in TENSOR_TYPES or value.size != 1 or not is_float(value.dtype):
             came = describe(value) if type(value) in TENSOR_TYPES else type(value).__name__
             raise TypeError(
                 f"grad needs a function that gives one real number as a Tensor, got {came}. "
-                "For more outputs: rg.jacobian."
+                "For more outputs: rg.jacobian; a result that was computed as plain numbers has no gradient."
             )
         gradients = _cotangents(value, None, stand_ins, outer)
-        pair = value if outer else _detached(value)
-        picked = [_same_kind(args, argnums, gradients)]
-        return ((pair, aux) if has_aux else pair), picked[0]
+        picked = _same_kind(args, argnums, gradients)
+        if not outer:
+            value, aux = _detached(value), _detached(aux)
+        return ((value, aux) if has_aux else value), picked
 
     return differentiated
 
@@ -121,7 +127,7 @@ def vjp(f: Callable, *args: Any) -> tuple[Any, Callable]:
     """
     positions = tuple(range(len(args)))
     outer, stand_ins, standing = _stand_ins(args, positions)
-    with switched(grad=True):
+    with _differentiating():
         value = f(*standing)
 
     @one_frame
@@ -146,7 +152,7 @@ def jacobian(f: Callable, argnum: int = 0) -> Callable:
         outer, stand_ins, standing = _stand_ins(args, argnum)
         if len(stand_ins) != 1:
             raise TypeError("jacobian differentiates by one tensor; for nests take vjp")
-        with switched(grad=True):
+        with _differentiating():
             value = f(*standing, **kwargs)
         found = []
         for position in range(value.size):
@@ -184,6 +190,19 @@ def hvp(f: Callable, x: Any, v: Any) -> Any:
     """
     first = grad(f)
     return grad(lambda y: tensor_ops.sum(tensor_ops.multiply(first(y), v)))(x)
+
+
+_nesting: ContextVar[int] = ContextVar("nesting", default=0)  # how many functions are being differentiated here
+
+
+@contextmanager
+def _differentiating() -> Iterator[None]:
+    token = _nesting.set(_nesting.get() + 1)
+    try:
+        with switched(grad=True):
+            yield
+    finally:
+        _nesting.reset(token)
 
 
 # -- stand-ins -----------------------------------------------------------------------------------------------------
@@ -275,9 +294,16 @@ def _same_kind(args: tuple[Any, ...], argnums: int | Sequence[int], gradients: l
 
 
 def _kind_of(argument: Any, gradient: Tensor) -> Any:
-    """A gradient as its argument's kind: the raw array for a raw array, else a Tensor."""
-    return gradient.array if type(argument) in BACKEND_BY_TYPE else gradient
+    """A gradient as its argument's kind: a raw array for a raw array, of the host for one of the host; else a Tensor.
+
+    Inside the function of another transform it stays a Tensor: as a raw array it would drop out of that one's graph.
+    """
+    if type(argument) not in BACKEND_BY_TYPE or (gradient.requires_grad and _nesting.get()):
+        return gradient
+    return gradient.backend.to_numpy(gradient.array) if isinstance(argument, np.ndarray) else gradient.array
 
 
 def _detached(value: Any) -> Any:
-    return tree_map(lambda t: t.detach() if type(t) in TENSOR_TYPES else t, value)
+    if type(value) in (list, tuple, dict):
+        return tree_map(_detached, value)
+    return value.detach() if type(value) in TENSOR_TYPES else value

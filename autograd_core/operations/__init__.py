@@ -21,6 +21,7 @@ from . import (  # noqa: F401
     random,
     reduction,
     softmax,
+    spellings,
     trigonometric,
     windows,
 )

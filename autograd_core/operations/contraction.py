@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 import string
+from collections.abc import Sequence
 from typing import Any
 
-from ..define import fused, public, record
+import numpy as np
+
+from ..define import fused, method, public, record
 from ..dispatch import FUNCTIONS
 from ..samples import Sample, calls, draw
-from ..tensor import Tensor, TensorLike
+from ..tensor import Tensor, TensorLike, asarray
 
 
 def _as_matrices(ops: Any, g: Any, x: Any, y: Any, x_shape: Any, y_shape: Any) -> tuple[Any, Any, Any]:
@@ -256,3 +259,65 @@ def einsum(subscripts: str, *operands: TensorLike) -> Tensor:
             f"einsum expects the subscripts first, as a string such as 'ij,jk->ik'; got {type(subscripts).__name__}"
         )
     return FUNCTIONS["einsum"](*operands, subscripts=subscripts)
+
+
+@public
+def tensordot(x: TensorLike, y: TensorLike, axes: int | Sequence[int | Sequence[int]] = 2) -> Tensor:
+    """Sum of products over the given axes of x and of y: the last and the first n, or a pair of axes or of lists.
+
+    >>> import retrograd as rg
+    >>> rg.tensordot(rg.ones((2, 3)), rg.ones((4, 3)), axes=(1, 1)).shape
+    (2, 4)
+    """
+    x, y = asarray(x), asarray(y)
+    pair = (range(x.ndim - axes, x.ndim), range(axes)) if isinstance(axes, int) else axes
+    over_x, over_y = ([a] if isinstance(a, int) else list(a) for a in pair)
+    over_x, over_y = [a % max(x.ndim, 1) for a in over_x], [a % max(y.ndim, 1) for a in over_y]
+    if [x.shape[a] for a in over_x] != [y.shape[a] for a in over_y]:
+        raise ValueError(f"tensordot: axes {over_x} of {x.shape} and {over_y} of {y.shape} differ in length")
+    kept_x, kept_y = ([a for a in range(v.ndim) if a not in over] for v, over in ((x, over_x), (y, over_y)))
+    n = math.prod(x.shape[a] for a in over_x)
+    transpose, reshape = FUNCTIONS["transpose"], FUNCTIONS["reshape"]
+    rows = reshape(transpose(x, axes=(*kept_x, *over_x)), shape=(math.prod(x.shape[a] for a in kept_x), n))
+    columns = reshape(transpose(y, axes=(*over_y, *kept_y)), shape=(n, math.prod(y.shape[a] for a in kept_y)))
+    shape = (*[x.shape[a] for a in kept_x], *[y.shape[a] for a in kept_y])
+    return reshape(FUNCTIONS["matmul"](rows, columns), shape=shape)
+
+
+@public
+@method
+def dot(x: TensorLike, y: TensorLike) -> Tensor:
+    """The product over the last axis of x and the last but one of y, as `numpy.dot`; a number multiplies.
+
+    >>> import retrograd as rg
+    >>> rg.dot(rg.tensor([1.0, 2.0]), rg.tensor([3.0, 4.0]))
+    tensor(11.)
+    """
+    if np.ndim(x) == 0 or np.ndim(y) == 0:
+        return FUNCTIONS["multiply"](x, y)
+    return FUNCTIONS["matmul"](x, y) if np.ndim(y) <= 2 else tensordot(x, y, (-1, -2))
+
+
+@public
+def inner(x: TensorLike, y: TensorLike) -> Tensor:
+    """The product over the last axes of both, as `numpy.inner`; a number multiplies.
+
+    >>> import retrograd as rg
+    >>> rg.inner(rg.ones((2, 3)), rg.ones((4, 3))).shape
+    (2, 4)
+    """
+    if np.ndim(x) == 0 or np.ndim(y) == 0:
+        return FUNCTIONS["multiply"](x, y)
+    return tensordot(x, y, (-1, -1))
+
+
+@public
+def outer(x: TensorLike, y: TensorLike) -> Tensor:
+    """Every element of x times every element of y, both flattened: (n,), (m,) → (n, m).
+
+    >>> import retrograd as rg
+    >>> rg.outer(rg.tensor([1.0, 2.0]), rg.tensor([3.0, 4.0]))
+    tensor([[3., 4.],
+            [6., 8.]])
+    """
+    return FUNCTIONS["multiply"](FUNCTIONS["reshape"](x, shape=(-1, 1)), FUNCTIONS["reshape"](y, shape=(1, -1)))

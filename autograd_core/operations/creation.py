@@ -51,6 +51,22 @@ def zeros(
 
 
 @public
+def empty(
+    *shape: int | Sequence[int],
+    dtype: DTypeLike = DEFAULT_FLOAT,
+    backend: str | Backend | None = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """A tensor to be filled. Its elements are zeros, so that what depends on them by mistake is at least repeatable.
+
+    >>> import retrograd as rg
+    >>> rg.empty(2, 3).shape
+    (2, 3)
+    """
+    return zeros(*shape, dtype=dtype, backend=backend, requires_grad=requires_grad)
+
+
+@public
 def ones(
     *shape: int | Sequence[int],
     dtype: DTypeLike = DEFAULT_FLOAT,
@@ -146,6 +162,12 @@ def zeros_like(x: Tensor, dtype: DTypeLike | None = None, requires_grad: bool = 
     tensor([0, 0])
     """
     return _made("zeros", (x.shape,), dtype or x.dtype, x.backend, requires_grad)
+
+
+@public
+def empty_like(x: Tensor, dtype: DTypeLike | None = None, requires_grad: bool = False) -> Tensor:
+    """A tensor to be filled, with the shape, backend and (unless given) dtype of `x`; its elements are zeros."""
+    return zeros_like(x, dtype, requires_grad)
 
 
 @public

@@ -1,4 +1,4 @@
-"""Names that users of PyTorch and NumPy reach for, each a line in terms of the operations."""
+"""Names that users of PyTorch and NumPy reach for, each a line or two in terms of the operations."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from ..define import method, public
 from ..dispatch import FUNCTIONS
-from ..tensor import TENSOR_TYPES, Tensor, asarray
+from ..tensor import TENSOR_TYPES, Tensor, TensorLike, asarray
 from .indexing import take_along_axis
 
 
@@ -16,6 +16,39 @@ from .indexing import take_along_axis
 def clone(x: Tensor) -> Tensor:
     """A copy, through which gradients flow."""
     return FUNCTIONS["positive"](x)
+
+
+@public
+@method
+def copy(x: TensorLike) -> Tensor:
+    """A copy, through which gradients flow: `clone` in NumPy's words."""
+    return FUNCTIONS["positive"](x)
+
+
+@method
+def int_(x: Tensor) -> Tensor:
+    """As int32, as in PyTorch; `astype("int64")` and `long()` give the default integer."""
+    return FUNCTIONS["astype"](x, dtype=np.int32)
+
+
+@method
+def bool_(x: Tensor) -> Tensor:
+    """False where an element is 0, True elsewhere."""
+    return FUNCTIONS["astype"](x, dtype=np.bool_)
+
+
+@public
+@method
+def t(x: TensorLike) -> Tensor:
+    """The transpose of a matrix; a vector or a number as it is.
+
+    >>> import retrograd as rg
+    >>> rg.t(rg.zeros((2, 3))).shape
+    (3, 2)
+    """
+    if np.ndim(x) > 2:
+        raise ValueError(f"t() transposes a matrix, got {np.ndim(x)} axes; use .mT, .swapaxes or .permute")
+    return FUNCTIONS["transpose"](x)
 
 
 @method
@@ -82,3 +115,63 @@ def array_equal(x: Any, y: Any) -> bool:
     True
     """
     return np.shape(x) == np.shape(y) and bool(FUNCTIONS["equal"](x, y).all())
+
+
+@public
+@method
+def reciprocal(x: TensorLike) -> Tensor:
+    """1 / x.
+
+    >>> import retrograd as rg
+    >>> rg.reciprocal(rg.tensor([2.0, 4.0]))
+    tensor([0.5 , 0.25])
+    """
+    return FUNCTIONS["divide"](1.0, x)
+
+
+@public
+@method
+def rsqrt(x: TensorLike) -> Tensor:
+    """1 / √x.
+
+    >>> import retrograd as rg
+    >>> rg.rsqrt(rg.tensor([4.0]))
+    tensor([0.5])
+    """
+    return FUNCTIONS["divide"](1.0, FUNCTIONS["sqrt"](x))
+
+
+@public
+@method
+def tril(x: TensorLike, k: int = 0) -> Tensor:
+    """The last two axes up to their k-th diagonal, zeros above it.
+
+    >>> import retrograd as rg
+    >>> rg.tril(rg.ones((2, 2)))
+    tensor([[1., 0.],
+            [1., 1.]])
+    """
+    x = asarray(x)
+    return FUNCTIONS["where"](_diagonals(x) <= k, x, x.dtype.type(0))
+
+
+@public
+@method
+def triu(x: TensorLike, k: int = 0) -> Tensor:
+    """The last two axes from their k-th diagonal on, zeros below it.
+
+    >>> import retrograd as rg
+    >>> rg.triu(rg.ones((2, 2)), 1)
+    tensor([[0., 1.],
+            [0., 0.]])
+    """
+    x = asarray(x)
+    return FUNCTIONS["where"](_diagonals(x) >= k, x, x.dtype.type(0))
+
+
+def _diagonals(x: Tensor) -> Tensor:
+    """The number of the diagonal that each element of the last two axes lies on: 0 the main one, above it positive."""
+    if x.ndim < 2:
+        raise ValueError(f"expected a matrix or a stack of matrices, got {x.ndim} axes")
+    xp = x.backend.xp
+    return Tensor(xp.arange(x.shape[-1])) - Tensor(xp.arange(x.shape[-2])[:, None])

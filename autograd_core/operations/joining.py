@@ -173,6 +173,29 @@ def stack(arrays: Sequence[TensorLike], axis: int = 0) -> Tensor:
 
 
 @public
+def vstack(arrays: Sequence[TensorLike]) -> Tensor:
+    """One below the other: along the first axis, vectors as rows.
+
+    >>> import retrograd as rg
+    >>> rg.vstack([rg.zeros(3), rg.ones((2, 3))]).shape
+    (3, 3)
+    """
+    return concat([FUNCTIONS["reshape"](a, shape=(1, -1)) if np.ndim(a) < 2 else a for a in arrays], axis=0)
+
+
+@public
+def hstack(arrays: Sequence[TensorLike]) -> Tensor:
+    """Side by side: along the second axis, vectors along their only one.
+
+    >>> import retrograd as rg
+    >>> rg.hstack([rg.zeros((2, 1)), rg.ones((2, 3))]).shape
+    (2, 4)
+    """
+    arrays = [FUNCTIONS["reshape"](a, shape=(1,)) if np.ndim(a) == 0 else a for a in arrays]
+    return concat(arrays, axis=0 if np.ndim(arrays[0]) == 1 else 1)
+
+
+@public
 @method
 def chunk(x: Tensor | np.ndarray, chunks: int, axis: int = 0) -> tuple[Tensor, ...]:
     """At most `chunks` parts of equal length along `axis`, the last one shorter where it does not divide (PyTorch).

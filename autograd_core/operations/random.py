@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...backends.random import Stream, blocks, integers, permutation, seed_to_key
-from ..context import current, current_backend
+from ..context import current, current_backend, use_backend
 from ..define import public, record
 from ..dispatch import FUNCTIONS
 from ..promotion import DEFAULT_FLOAT
@@ -179,6 +179,20 @@ def randn(
     """
     drawn = _draw("random_normal", _shape(shape), dtype, generator)
     return drawn.requires_grad_() if requires_grad else drawn
+
+
+@public
+def rand_like(x: Tensor, dtype: DTypeLike | None = None, requires_grad: bool = False) -> Tensor:
+    """Numbers evenly distributed in [0, 1), in the shape and (unless given) dtype of `x`."""
+    with use_backend(x.backend):
+        return rand(x.shape, dtype=dtype or x.dtype, requires_grad=requires_grad)
+
+
+@public
+def randn_like(x: Tensor, dtype: DTypeLike | None = None, requires_grad: bool = False) -> Tensor:
+    """Numbers of the standard normal distribution, in the shape and (unless given) dtype of `x`."""
+    with use_backend(x.backend):
+        return randn(x.shape, dtype=dtype or x.dtype, requires_grad=requires_grad)
 
 
 @public

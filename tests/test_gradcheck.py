@@ -229,3 +229,53 @@ def test_the_checks_of_records_catch_what_they_are_for(check, forward, options, 
     rec = Record("cube", "elementwise", forward, derivatives=dict(x=RIGHT), samples=samples, **options)
     with pytest.raises(RecordError, match=message):
         check_record(rec, [check])
+
+
+def difference(xp, x, y, /):
+    return xp.multiply(x, xp.log(y))
+
+
+PAIR = [Sample((np.linspace(0.5, 1.5, 6).reshape(2, 3), np.linspace(0.6, 2.0, 6).reshape(2, 3)))]
+KEPT: list = []
+
+
+def keeping(xp, x, y, /):
+    KEPT.append(x)
+    return difference(xp, x, y)
+
+
+def _slope(ops, g, x, y):
+    return ops.divide(ops.multiply(g, x), y)
+
+
+def _forgets_the_second_walk(ops, g, x, y):
+    KEPT.append(g)
+    return _slope(ops, g, x, y) if len(KEPT) % 2 else g
+
+
+def _lazy(ops, needs, g, x, y):
+    return [ops.multiply(g, ops.log(y)) if all(needs) else g, _slope(ops, g, x, y)]
+
+
+def _confuses_lifted_values(ops, g, x, y):
+    return _slope(ops, g, x, y) if ops.raw else g
+
+
+@pytest.mark.parametrize(
+    ("check", "forward", "options"),
+    [
+        ("memory", keeping, {"derivatives": dict(x=lambda ops, g, y: ops.multiply(g, ops.log(y)))}),
+        ("freeing", difference, {"derivatives": dict(y=_forgets_the_second_walk)}),
+        ("needs", difference, {"derivative": _lazy}),
+        ("recorded", difference, {"derivatives": dict(y=_confuses_lifted_values)}),
+        # of a number alone `log` makes a float32 tensor, on the default backend
+        ("numbers", difference, {"derivatives": dict(x=lambda ops, g, y: ops.multiply(g, ops.log(y)))}),
+        ("elsewhere", difference, {"derivatives": dict(x=lambda ops, g, y: ops.multiply(g, ops.log(y)))}),
+    ],
+)
+def test_the_checks_of_what_surrounds_a_rule_catch_what_they_are_for(check, forward, options):
+    KEPT.clear()
+    rec = Record("difference", "elementwise", forward, samples=lambda: iter(PAIR), **options)
+    with pytest.raises((RecordError, TypeError), match="difference|different backends"):
+        check_record(rec, [check])
+    KEPT.clear()

@@ -329,6 +329,7 @@ def _clip_rule(ops, g, x, low, high):
     "elementwise",
     derivatives=dict(x=_clip_rule),
     method=False,
+    public="ops",
     numpy=(),
     samples=over((3, 4), {"low": -1.0, "high": 1.0}, {"low": 0.5}, {"high": -0.5}),
     special=(Special((np.array([1.0, 2.0, np.nan]),), np.array([1.0, 2.0, np.nan])),),

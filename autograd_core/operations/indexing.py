@@ -114,6 +114,7 @@ def check_range(backend: Backend, values: Any, low: int, high: int, what: str) -
     promote=(),
     check=_check_bounds,
     method=False,
+    public="ops",
     numpy=(),
     samples=calls(
         lambda rng: Sample((draw(rng, (3, 4)),), {"template": (1, slice(None, None, 2))}),
@@ -153,6 +154,7 @@ _changes = calls(
     broadcasts=True,
     check=_check_bounds,
     method=False,
+    public="ops",
     numpy=(),
     samples=calls(
         *[lambda rng, i=i: list(_changes())[i] for i in range(3)],
@@ -179,6 +181,7 @@ def _index_set_rule(ops, needs, g, indices, template):
     broadcasts=True,
     check=_check_bounds,
     method=False,
+    public="ops",
     numpy=(),
     samples=_changes,
 )

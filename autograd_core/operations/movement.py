@@ -151,7 +151,7 @@ def real(xp, x, /):
     return x.real.copy() if x.dtype.kind == "c" else x.copy()
 
 
-@record("movement", derivatives=dict(x=lambda ops, g: g), method=False, numpy=(), samples=reals())
+@record("movement", derivatives=dict(x=lambda ops, g: g), method=False, public="ops", numpy=(), samples=reals())
 def alias(xp, x, /):
     """The same array under a node of its own: a place in the graph at which a walk can stop."""
     return x
@@ -161,6 +161,7 @@ def alias(xp, x, /):
     "movement",
     derivatives=dict(x=lambda ops, g, backend, origin: ops.transfer(g, backend=origin, origin=backend)),
     method=False,
+    public="ops",
     numpy=(),
     samples=calls(
         lambda rng: Sample((draw(rng, (2, 3)),), {"backend": "strict", "origin": current_backend().name}),
@@ -182,6 +183,7 @@ def _windows(shape: tuple[int, ...], pad_width: tuple[tuple[int, int], ...]) -> 
         x=lambda ops, g, x_shape, pad_width: ops.getitem(g, template=_windows(x_shape, pad_width))
     ),
     method=False,
+    public="ops",
     numpy=(),
     samples=over((2, 3), {"pad_width": ((1, 2), (0, 1))}, {"pad_width": ((0, 0), (3, 0)), "value": 1.5}),
 )

@@ -94,13 +94,13 @@ _draws = calls(
 )
 
 
-@record("random", method=False, numpy=(), samples=_draws)
+@record("random", method=False, public="ops", numpy=(), samples=_draws)
 def random_uniform(ops, /, shape, dtype, key, counter):
     """Numbers in [0, 1): see `uniform`."""
     return ops.backend.uniform(key, counter, shape, dtype)
 
 
-@record("random", method=False, numpy=(), samples=_draws)
+@record("random", method=False, public="ops", numpy=(), samples=_draws)
 def random_normal(ops, /, shape, dtype, key, counter):
     """Numbers of the standard normal distribution: see `normal`."""
     return ops.backend.normal(key, counter, shape, dtype)
@@ -229,6 +229,7 @@ def randperm(n: int, generator: Generator | None = None) -> Tensor:
     residuals=("mask",),
     floating=True,
     method=False,
+    public="ops",
     numpy=(),
     samples=calls(
         lambda rng: Sample((draw(rng, (3, 4)),), {"p": 0.5, "key": 1, "counter": 2}),

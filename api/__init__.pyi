@@ -2,7 +2,6 @@
 
 import builtins
 from collections.abc import Sequence
-from typing import Any
 
 from numpy import bool as _bool
 from numpy import complex64 as complex64
@@ -134,9 +133,6 @@ def absolute(x: TensorLike, /) -> Tensor:
 def add(x: TensorLike, y: TensorLike, /) -> Tensor:
     """x + y, with broadcasting."""
 
-def alias(x: TensorLike) -> Tensor:
-    """The same array under a node of its own: a place in the graph at which a walk can stop."""
-
 def all(x: TensorLike, axis: int | tuple[int, ...] | None = None, keepdims: builtins.bool = False) -> Tensor:
     """Whether all elements over `axis` are true (nonzero)."""
 
@@ -209,10 +205,6 @@ def broadcast_to(x: TensorLike, shape: int | Sequence[int]) -> Tensor:
 
 cat = _cat
 clamp = _clamp
-
-def clip_numbers(x: TensorLike, low: float | None = None, high: float | None = None) -> Tensor:
-    """`clip` between two numbers. The gradient is 1 inside and at the bounds, 0 outside."""
-
 compile = _compile
 concatenate = _concatenate
 
@@ -257,9 +249,6 @@ def div(x: TensorLike, y: TensorLike, /) -> Tensor:
 
 def divide(x: TensorLike, y: TensorLike, /) -> Tensor:
     """x / y, with broadcasting. Integers are divided as the default float."""
-
-def dropout_mask(x: TensorLike, p: float, key: Any, counter: Any) -> Tensor:
-    """Elements kept with probability 1 - p, divided by it; the mask of the kept ones is the residual."""
 
 e: float
 
@@ -312,9 +301,6 @@ def gelu(x: TensorLike, approximate: str = "none") -> Tensor:
 def get_num_threads() -> int:
     """How many CPU threads matrix products use on the current backend."""
 
-def getitem(x: TensorLike, *indices: TensorLike, template: Any) -> Tensor:
-    """x[index]: `template` with the index arrays in its holes. Write `x[...]`."""
-
 def greater(x: TensorLike, y: TensorLike, /) -> Tensor:
     """x > y, element by element."""
 
@@ -326,12 +312,6 @@ def gt(x: TensorLike, y: TensorLike, /) -> Tensor:
 
 def hardtanh(x: TensorLike, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
     """x, but not below min_val nor above max_val. The gradient at both bounds is 0 (that of `clip` is 1)."""
-
-def index_add(x: TensorLike, value: TensorLike, *indices: TensorLike, template: Any) -> Tensor:
-    """A copy of x with `value` added at the index; places named twice get both. Write `x.at[...].add(value)`."""
-
-def index_set(x: TensorLike, value: TensorLike, *indices: TensorLike, template: Any) -> Tensor:
-    """A copy of x with `value` at the index; which of two values at one place wins is not said."""
 
 inf: float
 
@@ -464,9 +444,6 @@ newaxis: None
 def not_equal(x: TensorLike, y: TensorLike, /) -> Tensor:
     """x != y, element by element."""
 
-def pad_constant(x: TensorLike, pad_width: Any, value: float = 0) -> Tensor:
-    """`pad` with a constant; `pad_width` holds (before, after) for every axis."""
-
 pi: float
 
 def positive(x: TensorLike, /) -> Tensor:
@@ -480,12 +457,6 @@ def power(x: TensorLike, y: TensorLike, /) -> Tensor:
 
 def prod(x: TensorLike, axis: int | tuple[int, ...] | None = None, keepdims: builtins.bool = False) -> Tensor:
     """Product over `axis`. The gradient is right where factors are zero, and takes n² products for n factors."""
-
-def random_normal(shape: int | Sequence[int], dtype: DTypeLike, key: Any, counter: Any) -> Tensor:
-    """Numbers of the standard normal distribution: see `normal`."""
-
-def random_uniform(shape: int | Sequence[int], dtype: DTypeLike, key: Any, counter: Any) -> Tensor:
-    """Numbers in [0, 1): see `uniform`."""
 
 def real(x: TensorLike, /) -> Tensor:
     """The real part."""
@@ -566,9 +537,6 @@ def sum(x: TensorLike, axis: int | tuple[int, ...] | None = None, keepdims: buil
 
 def tanh(x: TensorLike, /) -> Tensor:
     """Hyperbolic tangent."""
-
-def transfer(x: TensorLike, backend: Any, origin: Any) -> Tensor:
-    """A copy on another backend, differentiable: the gradient travels back to `origin`. Use `t.to(name)`."""
 
 def transpose(x: TensorLike, axes: Sequence[int] | None = None) -> Tensor:
     """Axes in a new order, reversed for None: axis i of the result is axis `axes[i]` of x. Shares memory."""

@@ -26,8 +26,8 @@ def _laid(x: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ce
 def _check_pool(x: Any, kernel_size: Any, stride: Any, padding: Any, dilation: Any, ceil_mode: bool) -> None:
     if x.ndim not in (3, 4):
         raise ValueError(f"x must have shape (N, C, H, W) or (C, H, W), got {tuple(x.shape)}")
-    w = _laid(x, kernel_size, stride, padding, dilation, ceil_mode)
     around = pair(padding, "padding", 0)
+    w = _laid(x, kernel_size, stride, around, dilation, ceil_mode)
     half = tuple((d * (k - 1) + 1) // 2 for k, d in zip(w.kernel, w.dilation, strict=True))
     if around[0] > half[0] or around[1] > half[1]:
         raise ValueError(

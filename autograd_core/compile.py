@@ -134,7 +134,7 @@ class Compiled:
         undo.streams = [(g, g.state()) for g in program.tape.generators]
         gradients = [(leaf, leaf.grad) for leaf in self._leaves.values()]
         replayed = program.run(_tensors(args, kwargs))
-        after = [t.array.copy() for t in program.changed]
+        after = [Tensor(t.array.copy()) for t in program.changed]
         undo.restore()
         for leaf, grad in gradients:
             leaf.grad = grad

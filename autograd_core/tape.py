@@ -43,6 +43,7 @@ class Tape(Recorder):
         self.inputs: list[int] = []
         self.outputs: Any = None
         self.grads: list[tuple[Tensor, int | None]] = []
+        self.constants: dict[Any, int] = {}  # values → the number of the storage that passes made for them
         self._slots = slots
         self._kept: list[Any] = []  # arrays stay alive while recording, so that no identity is used twice
 

@@ -7,7 +7,7 @@ namespace `xp`; the methods here are only for what they spell differently, or do
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -94,6 +94,21 @@ class Backend(ABC):
             index: whatever `target[index]` accepts; arrays in it are this backend's.
             value: array or Python scalar that broadcasts to the shape of `target[index]`.
         """
+
+    # -- generated kernels ---------------------------------------------------------------------------------------------
+
+    def generates(self) -> bool:
+        """Whether `build` can make kernels here and now: the tier `jit` is allowed, and what compiles is installed."""
+        return False
+
+    def build(self, descriptions: Sequence[Any]) -> dict[str, Callable[..., None] | None]:
+        """Kernels of fused groups, by the key of their description: functions (first row, row behind the last,
+        *arrays). None where there is no kernel; the array library then computes the group step by step.
+
+        Args:
+            descriptions: `backends.kernels.description.Description`s.
+        """
+        return dict.fromkeys([d.key for d in descriptions])
 
     # -- random numbers: functions of (key, counter), the same on every backend ----------------------------------------
 

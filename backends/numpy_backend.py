@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+from collections.abc import Callable, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -10,6 +13,7 @@ import numpy as np
 from . import blas, random
 from .base import Array, Backend
 from .errors import BackendError
+from .tiers import kernel_tier
 
 
 def make(device: str = "") -> NumpyBackend:
@@ -24,6 +28,12 @@ def numeric(array: np.ndarray, data: Any) -> np.ndarray:
     if array.dtype.kind in "OSUTMm" or array.dtype.names is not None:
         raise TypeError(f"expected numbers, got {type(data).__name__} data that NumPy reads as {array.dtype!r}")
     return array
+
+
+@cache
+def installed(module: str) -> bool:
+    """Whether a module could be imported, without importing it."""
+    return importlib.util.find_spec(module) is not None
 
 
 class NumpyBackend(Backend):
@@ -53,6 +63,14 @@ class NumpyBackend(Backend):
             _add_rows(target.reshape(-1), rows.reshape(-1), value, target.shape)
         else:
             np.add.at(target, index, value)
+
+    def generates(self) -> bool:
+        return kernel_tier(self) in ("jit", "vendor") and installed("numba")
+
+    def build(self, descriptions: Sequence[Any]) -> dict[str, Callable[..., None] | None]:
+        from .kernels.build import build
+
+        return build(descriptions)
 
     def bits(self, key: int, counter: int, n: int) -> Array:
         return random.bits(key, counter, n)

@@ -106,7 +106,7 @@ def test_nests_of_arguments_and_results_and_static_values():
 def test_batch_norm_and_the_modes_of_modules():
     def made():
         rg.manual_seed(0)
-        return rg.nn.Sequential(rg.nn.Linear(6, 8), rg.nn.BatchNorm1d(8), rg.nn.ReLU(), rg.nn.Linear(8, 3))
+        return rg.nn.Sequential(rg.nn.Linear(6, 8, bias=False), rg.nn.BatchNorm1d(8), rg.nn.ReLU(), rg.nn.Linear(8, 3))
 
     one, two = made(), made()
     steps = []
@@ -225,9 +225,7 @@ def test_verify_accepts_a_right_program_and_refuses_a_wrong_one():
     compiled = rg.compile(step, verify=True)
     for x, y in batches():
         compiled(x, y)
-    program = compiled.program
-    last = program.instructions[-1]
-    program.instructions[-1] = (np.negative, (last[1][0], last[1][-1]))
+    del compiled.program.instructions[-1]
     with pytest.raises(RecordingError, match="verify"):
         compiled(*batches()[0])
 

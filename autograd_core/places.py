@@ -1,0 +1,308 @@
+"""A place in memory for every value of a program, and the calls that compute from place to place.
+
+Every value gets its array before the first run. A view lies in the array it is a view of; what is assigned to a storage
+is computed there where that is safe; what is laid end to end is computed in the whole; every other result takes the
+array of an input that nobody reads any more, a free one of the same form, or a new one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .blocking import Instruction, blocked
+from .fusion import FUSED, written_by
+from .lowering import Lowering, Refused
+from .operations.indexing import join
+from .passes import is_effect, reads
+from .recorder import Step, Value
+from .tensor import Tensor
+
+if TYPE_CHECKING:
+    from .program import Program
+
+
+class Builder:
+    """Gives every value of a program its array, and binds the calls."""
+
+    def __init__(self, program: Program, arguments: Sequence[Tensor], wanted: set[int]):
+        self.program, self.tape, self.backend = program, program.tape, program.backend
+        self.xp = self.backend.xp
+        self.places: dict[int, Any] = {}
+        self.root = program.root
+        self.last_use: dict[int, int] = {}
+        self.free: dict[tuple[Any, ...], list[Any]] = {}
+        self.pieces: dict[int, Any] = {}  # value → its place inside a flat array
+        self.own: dict[int, Any] = {}  # root → array that may be used again when its last reader is done
+        self.wanted = wanted
+        self.arguments = arguments
+        self.groups: list[tuple[int, tuple[int, ...], Lowering]] = []  # place among the instructions, values, kernel
+        self.refused: set[tuple[int, ...]] = set()
+
+    def build(self) -> set[tuple[int, ...]]:
+        """Fill in the program's instructions and places. Returns the groups that no kernel could be made for."""
+        program, tape = self.program, self.tape
+        program.input_places = []
+        for number, tensor in zip(tape.inputs, self.arguments, strict=True):
+            program.input_places.append(self._put(number, self._empty(tensor.shape, tensor.dtype)))
+        for number, tensor in tape.storages.items():
+            self._put(number, tensor.array)
+        program.grad_places = [(self._put(n, self._empty(*tape.specs[n])), leaf) for n, leaf in tape.grad_reads.items()]
+        self._find_last_uses()
+        targets = self._targets()
+        self._place_pieces()
+        for i, step in enumerate(program.steps):
+            if is_effect(step):
+                if i not in targets.values():
+                    self._assign(step)
+            elif step.record is FUSED:
+                self._group(i, step)
+            else:
+                self._step(i, step, targets)
+            self._release(i, step)
+        if not self._kernels():
+            return self.refused
+        if self.xp is np:
+            program.instructions = [_named_out(i) for i in blocked(program.instructions)]
+        program.results = [
+            (self.places[o.number], True) if isinstance(o, Value) else (o, False) for o in program.outputs
+        ]
+        program.grad_results = [(leaf, None if n is None else self.places[n]) for leaf, n in program.grads]
+        changed = {n for s in program.steps for n in written_by(s)}
+        program.changed = [t for n, t in tape.storages.items() if n in changed and t.cell is not None]
+        return set()
+
+    def _put(self, number: int, array: Any) -> Any:
+        self.places[number] = array
+        return array
+
+    def _empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        self.program.nbytes += int(np.prod(shape)) * np.dtype(dtype).itemsize
+        return self.xp.empty(shape, dtype)
+
+    def _find_last_uses(self) -> None:
+        for i, step in enumerate(self.program.steps):
+            for number in [*reads(step), *step.outputs]:
+                self.last_use[self.root[number]] = i
+        for number in self.wanted:
+            self.last_use[self.root[number]] = len(self.program.steps)
+
+    def _targets(self) -> dict[int, int]:
+        """Values that can be computed straight into the storage that they are assigned to: value → its assign."""
+        found: dict[int, int] = {}
+        made = {n: i for i, s in enumerate(self.program.steps) for n in s.outputs}
+        for i, step in enumerate(self.program.steps):
+            if not is_effect(step) or step.attributes["template"] is not None or not isinstance(step.inputs[1], Value):
+                continue
+            storage, value = step.inputs[0].number, step.inputs[1].number
+            start = made.get(value)
+            if start is None or value in found or self.root[value] != value:
+                continue
+            if self.tape.specs[value] != self.tape.specs[storage]:
+                continue
+            maker = self.program.steps[start]
+            ufunc = maker.record is not None and isinstance(maker.record.impl[self.backend.array_type], np.ufunc)
+            memory = self.root[storage]
+            between = self.program.steps[start + (1 if ufunc else 0) : i]
+            touched = any(self.root[n] == memory for s in between for n in reads(s))
+            viewed = any(self.root[n] == memory and n != storage for n in reads(maker))
+            elementwise = maker.record is not None and maker.record.kind == "elementwise"
+            if elementwise and not touched and not viewed and value not in self.wanted:
+                found[value] = i
+        return found
+
+    def _place_pieces(self) -> None:
+        """What is laid end to end is computed there: the inputs of a flat concat get their places inside its result."""
+        made = {n: s for s in self.program.steps for n in s.outputs}
+        for step in self.program.steps:
+            if step.record is None or step.record.name != "concat" or len(self.tape.specs[step.outputs[0]][0]) != 1:
+                continue
+            whole = step.outputs[0]
+            array, end, pieces = None, 0, []
+            for value in step.inputs:
+                start, end = end, end + self.tape.specs[value.number][0][0]
+                piece = self.root[value.number]
+                maker = made.get(piece)
+                if maker is None or maker.record is None or not (len(maker.outputs) == 1 or maker.record is FUSED) or piece in self.pieces:
+                    continue
+                if math.prod(self.tape.specs[piece][0]) == end - start and self._straight(value.number, piece, made):
+                    pieces.append((piece, start, end))
+            if not pieces:
+                continue
+            array = self._put(whole, self._empty(*self.tape.specs[whole]))
+            for piece, start, end in pieces:
+                self.pieces[piece] = array[start:end].reshape(self.tape.specs[piece][0])
+
+    def _straight(self, number: int, root: int, made: dict[int, Step]) -> bool:
+        """Whether `number` is `root`, or reached from it by reshaping alone."""
+        while number != root:
+            step = made[number]
+            if step.record is None or step.record.name != "reshape":
+                return False
+            number = step.inputs[0].number
+        return True
+
+    def _step(self, i: int, step: Step, targets: dict[int, int]) -> None:
+        rec = step.record
+        assert rec is not None
+        inputs = [self._read(v) for v in step.inputs]
+        if step.view and self._view(step, inputs):
+            return
+        outs = []
+        for number in step.outputs:
+            if number in targets:
+                storage = self.program.steps[targets[number]].inputs[0].number
+                outs.append(self._put(number, self.places[storage]))
+                self.root[number] = self.root[storage]
+            elif number in self.pieces:
+                outs.append(self._put(number, self.pieces[number]))
+            elif number in self.places:
+                outs.append(self.places[number])
+            else:
+                outs.append(self._put(number, self._claim(i, step, number)))
+        self.program.instructions.extend(self._bind(step, inputs, outs))
+
+    def _view(self, step: Step, inputs: list[Any]) -> bool:
+        """Bind the results of a step that shared memory when it was recorded; False where it has to copy here."""
+        rec = step.record
+        assert rec is not None
+        out = rec.as_written(self.backend.array_type)(*inputs, **step.attributes)
+        outs = out if rec.multiple else (out,)
+        if not all(array.size == 0 or self.backend.shares_memory(array, inputs[0]) for array in outs):
+            for number in step.outputs:
+                self.last_use[number] = self.last_use[self.root[number]]
+                self.root[number] = number
+            return False
+        for number, array in zip(step.outputs, outs, strict=True):
+            self.places[number] = array
+        return True
+
+    def _group(self, i: int, step: Step) -> None:
+        """Places for what a fused group hands out, and its kernel's description; the call is bound when all are known."""
+        for number in step.outputs:
+            self._put(number, self.pieces[number] if number in self.pieces else self._claim(i, step, number))
+        try:
+            lowering = Lowering(step, self.tape.specs, self.places)
+        except Refused:
+            self.refused.add(step.attributes["values"])
+            return
+        self.groups.append((len(self.program.instructions), step.attributes["values"], lowering))
+        self.program.instructions.append((_group_without_kernel, ()))
+
+    def _kernels(self) -> bool:
+        """Bind the calls of all groups. False if some have no kernel; they are then among the refused."""
+        kernels = self.backend.build([g.description for _, _, g in self.groups]) if self.groups else {}
+        for at, values, lowering in self.groups:
+            kernel = kernels[lowering.description.key]
+            if kernel is None:
+                self.refused.add(values)
+            else:
+                self.program.instructions[at] = (kernel, (0, lowering.rows, *lowering.arrays))
+        return not self.refused
+
+    def _read(self, value: Any) -> Any:
+        return self.places[value.number] if isinstance(value, Value) else value
+
+    def _claim(self, i: int, step: Step, number: int) -> Any:
+        """Memory for a result: that of an input which nobody reads any more, a free array of the same form, or new."""
+        shape, dtype = self.tape.specs[number]
+        if self._may_overwrite(step):
+            for n in reads(step):
+                if n in self.own and self.last_use[n] == i and self.tape.specs[n] == (shape, dtype):
+                    self.own[number] = self.own.pop(n)
+                    return self.own[number]
+        key = (tuple(shape), np.dtype(dtype))
+        pool = self.free.get(key)
+        array = pool.pop() if pool else self._empty(shape, dtype)
+        self.own[number] = array
+        return array
+
+    def _may_overwrite(self, step: Step) -> bool:
+        """Whether a result may lie where an input lay: element i is written when element i of all inputs is read."""
+        rec = step.record
+        assert rec is not None
+        if rec is not FUSED:
+            return isinstance(rec.impl[self.backend.array_type], np.ufunc)
+        memory = [self.root[n] for n in reads(step)]
+        return not step.attributes["group"].has_row_values and len(set(memory)) == len(memory)
+
+    def _release(self, i: int, step: Step) -> None:
+        for number in {self.root[n] for n in [*reads(step), *step.outputs]}:
+            if number in self.own and self.last_use[number] <= i:
+                array = self.own.pop(number)
+                self.free.setdefault((tuple(array.shape), np.dtype(array.dtype)), []).append(array)
+
+    def _assign(self, step: Step) -> None:
+        storage, value, *indices = [self._read(v) for v in step.inputs]
+        template = step.attributes["template"]
+        index = ... if template is None else join(template, [self.backend.asarray(i) for i in indices])
+        self.program.instructions.append((storage.__setitem__, (index, value)))
+
+    def _bind(self, step: Step, inputs: list[Any], outs: list[Any]) -> list[Instruction]:
+        """The calls of a step: of a ufunc with a place to write to, those of the record's `into`, any other's."""
+        rec = step.record
+        assert rec is not None
+        call = rec.impl[self.backend.array_type] or rec.as_written(self.backend.array_type)
+        several = rec.multiple or bool(rec.residuals)
+        if rec.kind == "random":
+            place = self.tape.draws[step.attributes["counter"]]
+            return [(_draw, (self.program.counters, place, call, inputs, step.attributes, outs, several))]
+        if rec.name == "concat" and any(self.root[v.number] in self.pieces for v in step.inputs):
+            return self._join(step, inputs, outs[0])
+        if isinstance(call, np.ufunc) and len(outs) == 1:
+            return [(call, (*inputs, outs[0]))]
+        if rec.into is not None and self.xp is np:
+            return rec.into(np, outs[0], *inputs, **step.attributes)
+        return [(_general, (call, inputs, step.attributes, outs, several))]
+
+
+    def _join(self, step: Step, inputs: list[Any], out: Any) -> list[Instruction]:
+        """A concat whose parts were computed in place, but for those that were not."""
+        calls, end = [], 0
+        for array in inputs:
+            start, end = end, end + array.shape[0]
+            if not self.backend.shares_memory(array, out):
+                calls.append((out.__setitem__, (slice(start, end), array)))
+        return calls
+
+
+def _group_without_kernel() -> None:
+    raise RuntimeError("internal error: a fused group was not bound to its kernel")
+
+
+def _general(call: Any, inputs: list[Any], attributes: dict[str, Any], outs: list[Any], several: bool) -> None:
+    """Any operation: its forward, and a copy of what it gives into the places."""
+    result = call(*inputs, **attributes)
+    for out, value in zip(outs, _flat(result) if several else (result,), strict=True):
+        out[...] = value
+
+
+def _named_out(instruction: Instruction) -> Instruction:
+    """NumPy wants the place of the result of `maximum` and `minimum` by name."""
+    call, places = instruction
+    return (partial(call, out=places[2]), places[:2]) if call in (np.maximum, np.minimum) else instruction
+
+
+def _flat(result: Any) -> list[Any]:
+    """Results and residuals in one row, without the residuals that are None."""
+    flat: list[Any] = []
+    for part in result:
+        flat.extend(part) if isinstance(part, (list, tuple)) else flat.append(part)
+    return [part for part in flat if part is not None]
+
+
+def _draw(
+    counters: list[int],
+    place: Any,
+    call: Any,
+    inputs: list[Any],
+    attributes: dict[str, Any],
+    outs: list[Any],
+    several: bool,
+) -> None:
+    """A random operation, at its place in this run's reservation."""
+    _general(call, inputs, {**attributes, "counter": counters[place.generator] + place.offset}, outs, several)

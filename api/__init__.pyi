@@ -96,6 +96,7 @@ from retrograd.autograd_core.operations.random import uniform as uniform
 from retrograd.autograd_core.recorder import RecordingError as RecordingError
 from retrograd.autograd_core.safetensors import SafetensorsError as SafetensorsError
 from retrograd.autograd_core.storage import load as load
+from retrograd.autograd_core.storage import load_metadata as load_metadata
 from retrograd.autograd_core.storage import save as save
 from retrograd.autograd_core.tensor import Tensor as Tensor
 from retrograd.autograd_core.tensor import TensorLike

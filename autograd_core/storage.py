@@ -6,8 +6,11 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from . import safetensors
 from .context import current_backend
+from .define import public
 from .tensor import TENSOR_TYPES, Tensor, asarray
 
 
@@ -35,11 +38,19 @@ def save(tensors: Mapping[str, Any], path: str | os.PathLike, metadata: Mapping[
         raise FileNotFoundError(
             f"cannot save to {os.fspath(path)!r}: the folder {folder!r} does not exist. Make it first."
         )
-    arrays = {}
-    for name, value in tensors.items():
-        tensor = value if type(value) in TENSOR_TYPES else asarray(value)
-        arrays[name] = tensor.backend.to_numpy(tensor.array)
-    safetensors.write(path, arrays, metadata)
+    safetensors.write(path, {name: _on_the_host(name, value) for name, value in tensors.items()}, metadata)
+
+
+def _on_the_host(name: Any, value: Any) -> np.ndarray:
+    if isinstance(value, Mapping) or (isinstance(value, (list, tuple)) and any(isinstance(v, Mapping) for v in value)):
+        raise TypeError(
+            f"save expects a flat dict of name to tensor, but {name!r} holds a {type(value).__name__}. Give its "
+            "tensors names of their own, such as 'model.weight'; optimizer.to_arrays() does that, with the metadata"
+        )
+    if isinstance(value, (str, bytes)) or value is None:
+        raise TypeError(f"save expects tensors, got {value!r} for {name!r}. Text goes into metadata={{name: text}}")
+    tensor = value if type(value) in TENSOR_TYPES else asarray(value)
+    return tensor.backend.to_numpy(tensor.array)
 
 
 def load(path: str | os.PathLike) -> dict[str, Tensor]:
@@ -47,8 +58,30 @@ def load(path: str | os.PathLike) -> dict[str, Tensor]:
 
     Nothing in the file is executed. A damaged or foreign file raises `SafetensorsError`, which says what it is.
     """
-    if not os.path.exists(path):
-        raise FileNotFoundError(f"cannot load {os.fspath(path)!r}: there is no such file")
+    _check_file(path)
     arrays, _ = safetensors.read(path)
     backend = current_backend()
     return {name: Tensor(backend.asarray(array)) for name, array in arrays.items()}
+
+
+@public
+def load_metadata(path: str | os.PathLike) -> dict[str, str]:
+    """The strings that `save` was given beside the tensors.
+
+    >>> import os, tempfile, retrograd as rg
+    >>> path = os.path.join(tempfile.mkdtemp(), "adam.safetensors")
+    >>> layer = rg.nn.Linear(2, 1)
+    >>> optimizer = rg.optim.Adam(layer.named_parameters())
+    >>> tensors, metadata = optimizer.to_arrays()
+    >>> rg.save(tensors, path, metadata)
+    >>> optimizer.from_arrays(rg.load(path), rg.load_metadata(path))
+    """
+    _check_file(path)
+    return dict(safetensors.read_header(path).metadata)
+
+
+def _check_file(path: str | os.PathLike) -> None:
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"cannot load {os.fspath(path)!r}: there is no such file")
+    if os.path.isdir(path):
+        raise IsADirectoryError(f"cannot load {os.fspath(path)!r}: it is a folder; name a file in it")

@@ -21,6 +21,7 @@ ENTRY_POINTS = "retrograd.backends"
 
 # Each module has a function `make(device)`, device being the text after the colon, or "".
 SHIPPED = {"numpy": ".numpy_backend", "cupy": ".cupy_backend", "strict": ".strict_backend"}
+ELSEWHERE = {"cpu": "numpy", "cuda": "cupy", "gpu": "cupy"}  # what PyTorch and JAX call a device
 
 BACKEND_BY_TYPE: dict[type, Backend] = {}
 """From the exact type of an array to its backend. A backend enters it when it is first made; NumPy is always there."""
@@ -144,7 +145,8 @@ def _make(name: str) -> Backend:
     base, _, device = name.partition(":")
     maker = _maker(base)
     if maker is None:
-        raise BackendError(f"unknown backend {name!r}; {_found()}")
+        hint = f" (here it is called {ELSEWHERE[base]!r})" if base in ELSEWHERE else ""
+        raise BackendError(f"unknown backend {name!r}{hint}; {_found()}")
     try:
         return register(_checked(name, maker, device))
     except BackendError as error:

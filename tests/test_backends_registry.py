@@ -82,6 +82,12 @@ def test_an_unknown_name_lists_what_there_is_and_why_the_rest_is_not():
     assert "\n" not in message
 
 
+@pytest.mark.parametrize(("name", "ours"), [("cpu", "numpy"), ("cuda", "cupy"), ("cuda:1", "cupy")])
+def test_what_others_call_a_device_has_a_name_here(name, ours):
+    with pytest.raises(BackendError, match=rf"unknown backend '{name}' \(here it is called '{ours}'\)"):
+        get_backend(name)
+
+
 def test_a_wrong_variable_is_named(monkeypatch):
     monkeypatch.setenv("RETROGRAD_BACKEND", "nunpy")
     with pytest.raises(BackendError, match="RETROGRAD_BACKEND=nunpy: unknown backend 'nunpy'"):

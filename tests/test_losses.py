@@ -133,6 +133,19 @@ def test_weights_of_another_length_are_refused():
         nn.CrossEntropyLoss(rg.ones(3))(SCORES, LABELS)
 
 
+@pytest.mark.parametrize(
+    ("shape", "hint"),
+    [
+        ((4, 10), r"must be floats: target.astype\('float32'\)"),
+        ((4, 1), r"Take the axis away: target.squeeze\(1\)"),
+        ((4, 7), "One-hot rows of 7 classes do not fit the scores of 10"),
+    ],
+)
+def test_integer_labels_of_a_wrong_shape_say_what_they_look_like(shape, hint):
+    with pytest.raises(ValueError, match=hint):
+        F.cross_entropy(rg.zeros((4, 10)), rg.zeros(shape, dtype="int64"))
+
+
 def test_one_hot_counts_the_classes_that_occur():
     assert F.one_hot(rg.tensor([[0], [2]])).shape == (2, 1, 3)
     assert F.one_hot(rg.tensor([1]), 4).dtype == np.int64

@@ -124,6 +124,17 @@ def check_labels(backend: Any, target: Any, classes: int, ignore_index: int) -> 
         check_range(backend, counted, 0, classes, f"a label for {classes} classes")
 
 
+def _label_hint(given: tuple[int, ...], shape: tuple[int, ...], axis: int) -> str:
+    """What integer labels of a wrong shape look like: one-hot rows, right or too narrow, or an axis too many."""
+    if given == shape:
+        return ". One-hot rows must be floats: target.astype('float32')"
+    if len(given) == len(shape) and given[axis] == 1:
+        return f". Take the axis away: target.squeeze({axis})"
+    if len(given) == len(shape) and given[:axis] == shape[:axis]:
+        return f". One-hot rows of {given[axis]} classes do not fit the scores of {shape[axis]}: look at the last layer"
+    return ""
+
+
 def _check_cross_entropy(
     backend: Any, x: Any, target: Any, weight: Any, ignore_index: int, reduction: str, label_smoothing: float
 ) -> None:
@@ -139,14 +150,14 @@ def _check_cross_entropy(
         if tuple(target.shape) != shape:
             raise ValueError(
                 f"float targets are probabilities (or one-hot rows) of {classes} classes and have the input's shape "
-                f"{shape}; got {tuple(target.shape)}. Class labels are integers"
+                f"{shape}; got {tuple(target.shape)}. Class labels are integers: target.astype('int64')"
             )
     elif target.dtype.kind not in "iu":
         raise TypeError(f"target must be integer labels or float probabilities, got {target.dtype}")
     elif tuple(target.shape) != without:
-        hint = ". One-hot rows must be floats: target.astype('float32')" if tuple(target.shape) == shape else ""
         raise ValueError(
-            f"labels for an input of shape {shape} must have shape {without}, got {tuple(target.shape)}{hint}"
+            f"labels for an input of shape {shape} must have shape {without}, got {tuple(target.shape)}"
+            f"{_label_hint(tuple(target.shape), shape, axis)}"
         )
     else:
         check_labels(backend, target, classes, ignore_index)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from ..define import fused
 from ..samples import Sample, calls, draw
 from .normalization import affine, as_wide, in_single, normalize_rows, row_gradients
@@ -67,7 +69,9 @@ def _batch_norm_fast(ops, x, weight=None, bias=None, eps=1e-5):
     out, mean, var = normalize_rows(ops.xp, rows, _column(weight), _column(bias), eps, centred=True)
     if not rows.shape[1]:
         var += 1
-    return (_from_channels(out, x), mean[:, 0].astype(x.dtype), var[:, 0].astype(x.dtype)), mean, var
+    with np.errstate(over="ignore"):  # the variance of float16 numbers may be infinite in float16
+        statistics = [v[:, 0].astype(x.dtype) for v in (mean, var)]
+    return (_from_channels(out, x), *statistics), mean, var
 
 
 def _batch_norm_rule(ops, needs, g, x, weight, mean, var, eps):
@@ -143,7 +147,8 @@ def batch_norm(ops, x, weight=None, bias=None, /, eps=1e-5):
         centred, var = wide, ops.add(mean, 1.0)
     normal = ops.divide(centred, ops.sqrt(ops.add(_per_channel(ops, var, x), eps)))
     out = affine(ops, normal, _per_channel(ops, weight, x), _per_channel(ops, bias, x))
-    return [o if wide is x else ops.astype(o, dtype=x.dtype) for o in (out, mean, var)]
+    with np.errstate(over="ignore"):
+        return [o if wide is x else ops.astype(o, dtype=x.dtype) for o in (out, mean, var)]
 
 
 def _check_inference(backend: Any, x: Any, mean: Any, var: Any, weight: Any, bias: Any, eps: float) -> None:

@@ -165,7 +165,8 @@ def _scalars_and_empty(rec: Record) -> None:
             except (ValueError, IndexError, TypeError) as error:  # AxisError is two of them
                 if rec.kind == "elementwise":
                     raise RecordError(f"{small} raised {type(error).__name__}: {error}") from error
-                if rec.name not in str(error):
+                inner = rec.kind == "fused" and kernel_tier() == "reference"  # there the error is that of a part
+                if rec.name not in str(error) and not inner:
                     raise RecordError(f"{small}: the error does not name the operation: {error}") from error
                 continue
             if rec.kind == "elementwise":

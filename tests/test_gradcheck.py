@@ -6,6 +6,7 @@ import retrograd as rg
 from retrograd.autograd_core.dispatch import function_of
 from retrograd.autograd_core.record import Record
 from retrograd.autograd_core.samples import Sample, Special, reals
+from retrograd.backends import kernel_tier
 from retrograd.testing import GradientError, RecordError, check_gradient, check_record, check_second_order
 
 X = np.linspace(0.3, 1.7, 6).reshape(2, 3)
@@ -94,6 +95,12 @@ def test_a_rule_that_is_not_linear_in_the_cotangent_at_second_order_is_caught():
         check_second_order(operation("elementwise", cube, derivatives=dict(x=rule)), X)
 
 
+fused_tiers = pytest.mark.skipif(
+    kernel_tier() == "reference", reason="the reference tier has no rule of a fused operation"
+)
+
+
+@fused_tiers
 def test_a_fused_rule_falsely_called_exact_is_caught_at_second_order():
     def joint(ops, needs, g, x):
         x = x if ops.raw else x.detach()
@@ -109,6 +116,7 @@ def test_a_fused_rule_falsely_called_exact_is_caught_at_second_order():
             check_second_order(fused, X)
 
 
+@fused_tiers
 @pytest.mark.parametrize("order", [check_gradient, check_second_order])
 def test_a_fused_rule_or_kernel_that_differs_from_the_definition_is_caught(order):
     def joint(ops, needs, g, x):
@@ -118,10 +126,8 @@ def test_a_fused_rule_or_kernel_that_differs_from_the_definition_is_caught(order
     wrong_kernel = operation("fused", square_twice, derivative=joint, fast=lambda ops, x: ops.square(x))
     for fused in (wrong_rule, wrong_kernel):
         with pytest.raises(GradientError, match="fastest tier gives another"):
-            check_gradient(fused, X)
-        check_gradient(fused, X, tier="reference")
-        with pytest.raises(GradientError):
-            check_gradient(fused, X, tier="fastest")
+            order(fused, X)
+        order(fused, X, tier="reference")
 
 
 def test_a_gradient_along_the_wrong_axis_is_caught():
@@ -276,6 +282,6 @@ def _confuses_lifted_values(ops, g, x, y):
 def test_the_checks_of_what_surrounds_a_rule_catch_what_they_are_for(check, forward, options):
     KEPT.clear()
     rec = Record("difference", "elementwise", forward, samples=lambda: iter(PAIR), **options)
-    with pytest.raises((RecordError, TypeError), match="difference|different backends"):
+    with pytest.raises((RecordError, TypeError), match=r"difference|different backends"):
         check_record(rec, [check])
     KEPT.clear()

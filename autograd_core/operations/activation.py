@@ -15,16 +15,16 @@ import numpy as np
 
 from ..blocks import blockwise
 from ..define import fused, record
+from ..half import rounded, wide, widened
 from ..samples import Special, over, reals
 
 # -- smooth steps ------------------------------------------------------------------------------------------------------
 
 
 def _logistic(xp: Any, x: Any) -> Any:
-    wide = x.astype(np.float32) if x.dtype == np.float16 else x
     # exp(-x) may become infinite, and 1 / inf is the right answer then.
     with np.errstate(over="ignore"):
-        return (1 / (1 + xp.exp(-wide))).astype(x.dtype, copy=False)
+        return (1 / (1 + xp.exp(-wide(x)))).astype(x.dtype, copy=False)
 
 
 @record(
@@ -329,23 +329,20 @@ def _wave(ops: Any, x: Any, approximate: str) -> Any:
 
 
 def _gelu(ops: Any, x: Any, approximate: str) -> Any:
-    if x.dtype == np.float16:
-        return ops.astype(_gelu(ops, ops.astype(x, dtype=np.float32), approximate), dtype=x.dtype)
-    return ops.multiply(ops.multiply(x, 0.5), ops.add(_wave(ops, x, approximate), 1.0))
+    (single,) = widened(ops, x)
+    return rounded(ops, ops.multiply(ops.multiply(single, 0.5), ops.add(_wave(ops, single, approximate), 1.0)), x)
 
 
 def _gelu_gradient(ops: Any, g: Any, x: Any, approximate: str) -> Any:
-    if x.dtype == np.float16:  # its square leaves the range of float16 at 256
-        wide_g, wide_x = (ops.astype(a, dtype=np.float32) for a in (g, x))
-        return ops.astype(_gelu_gradient(ops, wide_g, wide_x, approximate), dtype=x.dtype)
-    wave = _wave(ops, x, approximate)
+    (single,) = widened(ops, x)
+    wave, square = _wave(ops, single, approximate), ops.square(single)
     if approximate == "none":
-        half_slope = ops.multiply(ops.exp(ops.multiply(ops.square(x), -0.5)), _DENSITY)
+        half_slope = ops.multiply(ops.exp(ops.multiply(square, -0.5)), _DENSITY)
     else:
-        inner = ops.add(ops.multiply(ops.square(x), 1.5 * _CUBE), 0.5 * _SLOPE)
+        inner = ops.add(ops.multiply(square, 1.5 * _CUBE), 0.5 * _SLOPE)
         half_slope = ops.multiply(inner, ops.subtract(1.0, ops.square(wave)))
     half = ops.multiply(ops.add(wave, 1.0), 0.5)
-    return ops.multiply(g, ops.add(half, ops.multiply(x, half_slope)))
+    return rounded(ops, ops.multiply(g, ops.add(half, ops.multiply(single, half_slope))), x)
 
 
 @fused(

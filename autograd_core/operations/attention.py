@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..define import fused
+from ..half import rounded, wide, widened
 from ..samples import Sample, calls, draw
 
 Block = tuple[slice, slice, slice, slice]  # batch, heads, queries, keys
@@ -94,7 +95,7 @@ def _lead(*arrays: Any) -> tuple[int, ...]:
 
 def _as_heads(xp: Any, x: Any, lead: tuple[int, ...]) -> Any:
     """(…, length, width) as (batch, heads, length, width), float16 as float32; a view where that is possible."""
-    x = x.astype(np.float32) if x.dtype == np.float16 else x
+    x = wide(x)
     x = x if x.shape[:-2] == lead else xp.broadcast_to(x, (*lead, *x.shape[-2:]))
     return x.reshape(math.prod(lead[:-1]), lead[-1] if lead else 1, *x.shape[-2:])
 
@@ -250,8 +251,7 @@ def scaled_dot_product_attention(ops, query, key, value, mask=None, /, is_causal
             [2.]])
     """
     if query.dtype == np.float16:
-        wide = [ops.astype(x, dtype=np.float32) for x in (query, key, value)]
-        out = ops.scaled_dot_product_attention(*wide, mask, is_causal=is_causal, scale=scale)
-        return ops.astype(out, dtype=query.dtype)
+        single = widened(ops, query, key, value)
+        return rounded(ops, ops.scaled_dot_product_attention(*single, mask, is_causal=is_causal, scale=scale), query)
     causal = _causal(ops, query, key) if is_causal else None
     return ops.matmul(_probabilities(ops, query, key, mask, causal, _scale(query, scale)), value)

@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from ..define import fused
+from ..half import rounded, wide, widened
 from ..samples import Sample, calls, draw
-from .normalization import affine, as_wide, in_single, normalize_rows, row_gradients
+from .normalization import affine, normalize_rows, row_gradients
 
 
 def _column(vector: Any) -> Any:
-    return vector if vector is None else as_wide(vector).reshape(-1, 1)
+    return vector if vector is None else wide(vector).reshape(-1, 1)
 
 
 def _channels_first(ndim: int) -> tuple[int, ...]:
@@ -27,7 +28,7 @@ def _channels_first(ndim: int) -> tuple[int, ...]:
 
 def _as_channels(xp: Any, x: Any) -> Any:
     """(N, C, …) as (C, all others); no copy where the batch lies last in memory, as after `conv2d`."""
-    return xp.ascontiguousarray(as_wide(x).transpose(_channels_first(x.ndim))).reshape(x.shape[1], _count(x))
+    return xp.ascontiguousarray(wide(x).transpose(_channels_first(x.ndim))).reshape(x.shape[1], _count(x))
 
 
 def _from_channels(rows: Any, x: Any) -> Any:
@@ -136,19 +137,19 @@ def batch_norm(ops, x, weight=None, bias=None, /, eps=1e-5):
     >>> mean
     tensor([ 2., 20.])
     """
-    wide, weight, bias = in_single(ops, x, weight, bias)
+    single, weight, bias = widened(ops, x, weight, bias)
     if _count(x):
         axes = (0, *range(2, len(x.shape)))
-        mean = ops.mean(wide, axis=axes)
-        centred = ops.subtract(wide, _per_channel(ops, mean, x))
+        mean = ops.mean(single, axis=axes)
+        centred = ops.subtract(single, _per_channel(ops, mean, x))
         var = ops.mean(ops.square(centred), axis=axes)
     else:
-        mean = ops.zeros((x.shape[1],), like=wide)
-        centred, var = wide, ops.add(mean, 1.0)
+        mean = ops.zeros((x.shape[1],), like=single)
+        centred, var = single, ops.add(mean, 1.0)
     normal = ops.divide(centred, ops.sqrt(ops.add(_per_channel(ops, var, x), eps)))
     out = affine(ops, normal, _per_channel(ops, weight, x), _per_channel(ops, bias, x))
     with np.errstate(over="ignore"):
-        return [o if wide is x else ops.astype(o, dtype=x.dtype) for o in (out, mean, var)]
+        return [rounded(ops, o, x) for o in (out, mean, var)]
 
 
 def _check_inference(backend: Any, x: Any, mean: Any, var: Any, weight: Any, bias: Any, eps: float) -> None:
@@ -157,10 +158,10 @@ def _check_inference(backend: Any, x: Any, mean: Any, var: Any, weight: Any, bia
 
 def _inference_fast(ops, x, mean, var, weight=None, bias=None, eps=1e-5):
     """One multiplication and one addition per number."""
-    scale = 1 / ops.xp.sqrt(as_wide(var) + eps)
+    scale = 1 / ops.xp.sqrt(wide(var) + eps)
     if weight is not None:
         scale = scale * weight
-    shift = -as_wide(mean) * scale
+    shift = -wide(mean) * scale
     if bias is not None:
         shift = shift + bias
     out = x * _per_channel(ops, scale, x)

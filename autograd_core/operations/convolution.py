@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ..define import fused, public
+from ..half import rounded, wide, widened
 from ..record import tensor_ops
 from ..samples import Sample, calls, draw
 from ..tensor import Tensor, TensorLike
@@ -21,11 +22,6 @@ from .batch_last import batch_first, batch_last, correlate, spread, weigh
 from .windows import Pair, Windows, cropped, pair, windows
 
 # -- shapes ------------------------------------------------------------------------------------------------------------
-
-
-def _wide(x: Any) -> Any:
-    """x, but float16 as float32: sums of many products do not fit float16."""
-    return x.astype(np.float32) if x is not None and x.dtype == np.float16 else x
 
 
 def _batched(x: Any) -> Any:
@@ -71,20 +67,20 @@ def _check_conv2d(
 
 def _conv2d_fast(ops, x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
     w = windows(x.shape[-2:], weight.shape[2:], stride, padding, dilation)
-    image = batch_last(ops.xp, _batched(_wide(x)), w.padding)
-    return _like(x, batch_first(correlate(ops.xp, image, _wide(weight), _wide(bias), w, groups)))
+    image = batch_last(ops.xp, _batched(wide(x)), w.padding)
+    return _like(x, batch_first(correlate(ops.xp, image, wide(weight), wide(bias), w, groups)))
 
 
 def _conv2d_rule(ops, needs, g, x, weight, stride, padding, dilation, groups):
     w = windows(x.shape[-2:], weight.shape[2:], stride, padding, dilation)
-    out = batch_last(ops.xp, _batched(_wide(g)))
+    out = batch_last(ops.xp, _batched(wide(g)))
     gx = gw = gb = None
     if needs[0]:
         rows, columns = (n + sum(p) for n, p in zip(x.shape[-2:], w.padding, strict=True))
-        image = spread(ops.xp, out, _wide(weight), (x.shape[-3], rows, columns, out.shape[3]), w, groups)
+        image = spread(ops.xp, out, wide(weight), (x.shape[-3], rows, columns, out.shape[3]), w, groups)
         gx = _like(x, cropped(batch_first(image), w.padding))
     if needs[1]:
-        image = batch_last(ops.xp, _batched(_wide(x)), w.padding)
+        image = batch_last(ops.xp, _batched(wide(x)), w.padding)
         gw = weigh(ops.xp, image, out, weight.shape, w, groups).astype(weight.dtype, copy=False)
     if needs[2]:
         gb = ops.xp.sum(out, axis=(1, 2, 3))
@@ -138,9 +134,8 @@ def conv2d(ops, x, weight, bias=None, /, stride=1, padding=0, dilation=1, groups
               [20., 24.]]]])
     """
     if x.dtype == np.float16:
-        single = (a if a is None else ops.astype(a, dtype=np.float32) for a in (x, weight, bias))
-        out = ops.conv2d(*single, stride=stride, padding=padding, dilation=dilation, groups=groups)
-        return ops.astype(out, dtype=x.dtype)
+        options = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+        return rounded(ops, ops.conv2d(*widened(ops, x, weight, bias), **options), x)
     w = windows(x.shape[-2:], weight.shape[2:], stride, padding, dilation)
     lead, (outs, *rest) = x.shape[:-3], weight.shape
     x = ops.pad_constant(x, pad_width=(*[(0, 0)] * (len(x.shape) - 2), *w.padding))
@@ -193,9 +188,9 @@ def _check_conv_transpose2d(
 
 def _conv_transpose2d_fast(ops, x, weight, bias=None, stride=1, padding=0, output_padding=0, groups=1, dilation=1):
     (height, width), w = _target(x, weight, stride, padding, output_padding, dilation)
-    turned = batch_last(ops.xp, _batched(_wide(x)))
+    turned = batch_last(ops.xp, _batched(wide(x)))
     shape = (weight.shape[1] * groups, height + 2 * w.padding[0][0], width + 2 * w.padding[1][0], turned.shape[3])
-    out = cropped(batch_first(spread(ops.xp, turned, _wide(weight), shape, w, groups)), w.padding)
+    out = cropped(batch_first(spread(ops.xp, turned, wide(weight), shape, w, groups)), w.padding)
     if bias is not None:
         out += bias.reshape(-1, 1, 1)
     return _like(x, out)
@@ -203,15 +198,15 @@ def _conv_transpose2d_fast(ops, x, weight, bias=None, stride=1, padding=0, outpu
 
 def _conv_transpose2d_rule(ops, needs, g, x, weight, stride, padding, output_padding, groups, dilation):
     _, w = _target(x, weight, stride, padding, output_padding, dilation)
-    image = batch_last(ops.xp, _batched(_wide(g)), w.padding)
+    image = batch_last(ops.xp, _batched(wide(g)), w.padding)
     gx = gw = gb = None
     if needs[0]:
-        gx = _like(x, batch_first(correlate(ops.xp, image, _wide(weight), None, w, groups)))
+        gx = _like(x, batch_first(correlate(ops.xp, image, wide(weight), None, w, groups)))
     if needs[1]:
-        turned = batch_last(ops.xp, _batched(_wide(x)))
+        turned = batch_last(ops.xp, _batched(wide(x)))
         gw = weigh(ops.xp, image, turned, weight.shape, w, groups).astype(weight.dtype, copy=False)
     if needs[2]:
-        gb = ops.xp.sum(_batched(_wide(g)), axis=(0, 2, 3))
+        gb = ops.xp.sum(_batched(wide(g)), axis=(0, 2, 3))
     return gx, gw, gb
 
 
@@ -257,10 +252,9 @@ def conv_transpose2d(ops, x, weight, bias=None, /, stride=1, padding=0, output_p
     tensor([[[1., 1., 2., 2.]]])
     """
     if x.dtype == np.float16:
-        single = (a if a is None else ops.astype(a, dtype=np.float32) for a in (x, weight, bias))
         options = {"stride": stride, "padding": padding, "output_padding": output_padding}
-        out = ops.conv_transpose2d(*single, **options, groups=groups, dilation=dilation)
-        return ops.astype(out, dtype=x.dtype)
+        options |= {"groups": groups, "dilation": dilation}
+        return rounded(ops, ops.conv_transpose2d(*widened(ops, x, weight, bias), **options), x)
     (height, width), w = _target(x, weight, stride, padding, output_padding, dilation)
     lead, (ins, *rest), taps = x.shape[:-3], weight.shape, math.prod(weight.shape[1:])
     places = w.size[0] * w.size[1]

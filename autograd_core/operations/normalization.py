@@ -20,6 +20,7 @@ import numpy as np
 
 from ..blocks import BLOCK
 from ..define import fused, public
+from ..half import rounded, wide, widened
 from ..record import tensor_ops
 from ..samples import Sample, calls, draw
 from ..tensor import Tensor, TensorLike, asarray
@@ -112,13 +113,8 @@ def _means(xp: Any, rows: Any, factors: Any = None) -> Any:
     return total[:, None] / max(length, 1)
 
 
-def as_wide(x: Any) -> Any:
-    """x, but float16 as float32: squares of numbers above 256 leave the range of float16."""
-    return x.astype(np.float32) if x is not None and x.dtype == np.float16 else x
-
-
 def _row(vector: Any) -> Any:
-    return vector if vector is None else as_wide(vector).reshape(1, -1)
+    return vector if vector is None else wide(vector).reshape(1, -1)
 
 
 # -- the last axes as a row --------------------------------------------------------------------------------------------
@@ -130,7 +126,7 @@ def _last(normalized_shape: Any) -> tuple[int, ...]:
 
 def _as_rows(x: Any, normalized_shape: Any) -> Any:
     length = math.prod(_last(normalized_shape))
-    return as_wide(x).reshape(math.prod(x.shape[: x.ndim - len(_last(normalized_shape))]), length)
+    return wide(x).reshape(math.prod(x.shape[: x.ndim - len(_last(normalized_shape))]), length)
 
 
 def _check_last(backend: Any, x: Any, *affine: Any, normalized_shape: Any, eps: float | None) -> None:
@@ -171,10 +167,6 @@ def affine(ops: Any, x: Any, weight: Any, bias: Any) -> Any:
     return x if bias is None else ops.add(x, bias)
 
 
-def in_single(ops: Any, *arrays: Any) -> list[Any]:
-    return [a if a is None or a.dtype != np.float16 else ops.astype(a, dtype=np.float32) for a in arrays]
-
-
 @fused(
     derivative=_layer_norm_rule,
     fast=_layer_norm_fast,
@@ -209,9 +201,9 @@ def layer_norm(ops, x, weight=None, bias=None, /, *, normalized_shape, eps=1e-5)
     tensor([[-1.,  1.],
             [-1.,  1.]])
     """
-    wide, weight, bias = in_single(ops, x, weight, bias)
-    out = affine(ops, _layer_norm(ops, wide, normalized_shape, eps, centred=True), weight, bias)
-    return out if wide is x else ops.astype(out, dtype=x.dtype)
+    single, weight, bias = widened(ops, x, weight, bias)
+    out = affine(ops, _layer_norm(ops, single, normalized_shape, eps, centred=True), weight, bias)
+    return rounded(ops, out, x)
 
 
 def _rms_eps(x: Any, eps: float | None) -> float:
@@ -264,9 +256,9 @@ def rms_norm(ops, x, weight=None, /, *, normalized_shape, eps=None):
     >>> rg.rms_norm(rg.tensor([[1.0, 7.0]]), normalized_shape=2, eps=0)
     tensor([[0.2, 1.4]])
     """
-    wide, weight = in_single(ops, x, weight)
-    out = affine(ops, _layer_norm(ops, wide, normalized_shape, _rms_eps(x, eps), centred=False), weight, None)
-    return out if wide is x else ops.astype(out, dtype=x.dtype)
+    single, weight = widened(ops, x, weight)
+    out = affine(ops, _layer_norm(ops, single, normalized_shape, _rms_eps(x, eps), centred=False), weight, None)
+    return rounded(ops, out, x)
 
 
 @public

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..define import fused, public
+from ..half import rounded, wide, widened
 from ..record import tensor_ops
 from ..samples import Sample, calls, draw
 from ..tensor import Tensor, TensorLike, asarray
@@ -166,12 +167,12 @@ def _avg_pool2d_fast(
     ops, x, kernel_size, stride=None, padding=0, ceil_mode=False, count_include_pad=True, divisor_override=None
 ):
     w = _avg_windows(x, kernel_size, stride, padding, ceil_mode)
-    wide = x.astype(np.float32) if x.dtype == np.float16 else x
-    first, *rest = _elements(ops, padded(ops.xp, wide, w.padding), w)
+    single = wide(x)
+    first, *rest = _elements(ops, padded(ops.xp, single, w.padding), w)
     total = first / 1
     for part in rest:
         total += part
-    total /= _divisor(ops, wide, w, padding, count_include_pad, divisor_override)
+    total /= _divisor(ops, single, w, padding, count_include_pad, divisor_override)
     return total.astype(x.dtype, copy=False)
 
 
@@ -234,9 +235,9 @@ def avg_pool2d(
     tensor([[[2.5, 4.5]]])
     """
     w = _avg_windows(x, kernel_size, stride, padding, ceil_mode)
-    wide = ops.astype(x, dtype=np.float32) if x.dtype == np.float16 else x
-    mean = ops.divide(_total(ops, wide, w), _divisor(ops, wide, w, padding, count_include_pad, divisor_override))
-    return ops.astype(mean, dtype=x.dtype) if x.dtype == np.float16 else mean
+    (single,) = widened(ops, x)
+    mean = ops.divide(_total(ops, single, w), _divisor(ops, single, w, padding, count_include_pad, divisor_override))
+    return rounded(ops, mean, x)
 
 
 @public

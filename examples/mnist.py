@@ -189,8 +189,9 @@ class Result:
 
 def run(options: argparse.Namespace) -> Result:
     """Look, train, evaluate, save, load, fine-tune, draw."""
-    out = writable_folder(options.out)
     with rg.use_backend(options.backend) if options.backend else nullcontext():
+        backend = rg.current_backend().name  # one that is not usable is refused before anything is made
+        out = writable_folder(options.out)
         rg.manual_seed(options.seed)
         splits = mnist()
         report.show_data(*splits)
@@ -199,7 +200,6 @@ def run(options: argparse.Namespace) -> Result:
         digits = load_digits(splits, options.seed, options.augment)
         model = MODELS[options.model]()
         parameters = sum(p.size for p in model.parameters())
-        backend = rg.tensor(0.0).backend.name
         print(f"\n{options.model}: {parameters:,} parameters, {len(digits.train)} steps an epoch, backend {backend}")
         path = out / "mnist.safetensors"
         history = History()

@@ -25,6 +25,7 @@ from ..autograd_core.operations import (
     pooling,
     random,
     trigonometric,
+    windows,
 )
 from ..autograd_core.operations import (
     softmax as softmaxes,
@@ -93,6 +94,35 @@ def conv2d(
 ) -> Tensor:
     """(N, C, H, W), (out, C / groups, kh, kw), (out,) → (N, out, rows, columns); `rg.conv2d` has the formula."""
     return convolution.conv2d(input, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups)
+
+
+@one_frame
+def conv_transpose2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: int = 1,
+    dilation: Any = 1,
+) -> Tensor:
+    """The transpose of `conv2d`: (N, in, H, W), (in, out / groups, kh, kw), (out,) → (N, out, rows, columns)."""
+    return convolution.conv_transpose2d(input, weight, bias, stride, padding, output_padding, groups, dilation)
+
+
+@one_frame
+def unfold(input: Tensor, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1) -> Tensor:
+    """The windows of images as columns: (N, C, H, W) → (N, C · kh · kw, places)."""
+    return windows.unfold(input, kernel_size, dilation, padding, stride)
+
+
+@one_frame
+def fold(
+    input: Tensor, output_size: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1
+) -> Tensor:
+    """Columns added up to images, the transpose of `unfold`: (N, C · kh · kw, places) → (N, C, *output_size)."""
+    return windows.fold(input, output_size, kernel_size, dilation, padding, stride)
 
 
 @one_frame
@@ -254,6 +284,18 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
 def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
     """x for positive x, negative_slope · x otherwise."""
     return activation.leaky_relu(input, negative_slope=negative_slope)
+
+
+@one_frame
+def relu6(input: Tensor, inplace: bool = False) -> Tensor:
+    """min(max(x, 0), 6)."""
+    return activation.relu6(input)
+
+
+@one_frame
+def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
+    """x, but not below min_val nor above max_val."""
+    return activation.hardtanh(input, min_val, max_val)
 
 
 @one_frame

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import retrograd as rg
+from retrograd.backends import registry
 from retrograd.examples import mnist as example
 from retrograd.examples import mnist_report as report
 
@@ -99,12 +100,19 @@ def test_an_output_folder_that_cannot_be_written_is_one_error_before_training(
     assert len(err.splitlines()) == 1
 
 
-def test_an_unknown_backend_is_one_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(tmp_path, "--backend", "abacus") == 1
+@pytest.mark.parametrize("asked", ["option", "variable"])
+def test_an_unknown_backend_is_one_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, asked: str
+) -> None:
+    if asked == "variable":
+        monkeypatch.setenv("RETROGRAD_BACKEND", "abacus")
+        monkeypatch.setattr(registry, "_default", None)
+    assert run(tmp_path / "results", *["--backend", "abacus"] * (asked == "option")) == 1
     out, err = capsys.readouterr()
     assert out == ""
     assert "abacus" in err
     assert "Traceback" not in err
+    assert not (tmp_path / "results").exists()
 
 
 def test_a_loss_that_is_not_finite_is_one_error(

@@ -152,39 +152,26 @@ def _walk(
         for cell, version in node.versions:
             if cell[0] != version:
                 raise RuntimeError(_mutated(node))
-        rec = node.record
-        if rec.joint is None:
-            position = -1
-            for edge, (rule, reads) in zip(node.edges, rec.ordered, strict=True):
-                position += 1
-                if edge is None or (leads is not None and id(edge) not in leads):
-                    continue
-                values = saved[position]
-                gradient = rule(ops, g, *(_lift(node, values, reads) if lifted else values))
-                if type(gradient) is not Scatter:
-                    if type(gradient) is not kind and type(gradient) not in BACKEND_BY_TYPE:
-                        gradient = backend.wrap(gradient)
-                    if node.specs is not None:
-                        shape, dtype = node.specs[position]
-                        if gradient.shape != shape or gradient.dtype != dtype:
-                            gradient = fit(ops, gradient, shape, dtype, rec)
-                    if node.line is not None:
-                        _refuse_nan_gradient(node, position, gradient, backend)
-                add(edge, gradient)
-        else:
-            needs = tuple([e is not None and (leads is None or id(e) in leads) for e in node.edges])
-            for i, gradient in enumerate(_joint(node, g, needs, ops, lifted, create_graph)):
-                if not needs[i] or gradient is None:
-                    continue
-                if type(gradient) is not Scatter:
-                    if type(gradient) is not kind and type(gradient) not in BACKEND_BY_TYPE:
-                        gradient = backend.wrap(gradient)
-                    shape, dtype = node.specs[i]
+        # Rules give f'(x)·g. The gradient of complex numbers is conj(f'(x))·g by convention (PyTorch's), which is the same
+        # rule between two conjugations.
+        turns = _is_complex(g)
+        gradients = _from_rules(node, _conjugate(ops, g) if turns else g, leads, ops, lifted, create_graph)
+        specs = node.specs
+        for i, gradient in enumerate(gradients):
+            if gradient is None:
+                continue
+            if turns:
+                gradient = _conjugate(ops, gradient)
+            if type(gradient) is not Scatter:
+                if type(gradient) is not kind and type(gradient) not in BACKEND_BY_TYPE:
+                    gradient = backend.wrap(gradient)
+                if specs is not None:
+                    shape, dtype = specs[i]
                     if gradient.shape != shape or gradient.dtype != dtype:
-                        gradient = fit(ops, gradient, shape, dtype, rec)
-                    if node.line is not None:
-                        _refuse_nan_gradient(node, i, gradient, backend)
-                add(node.edges[i], gradient)
+                        gradient = fit(ops, gradient, shape, dtype, node.record)
+                if node.line is not None:
+                    _refuse_nan_gradient(node, i, gradient, backend)
+            add(node.edges[i], gradient)
         if not retain:
             node.saved = node.inputs = None
 
@@ -201,6 +188,23 @@ def _walk(
     return results
 
 
+def _from_rules(
+    node: Node, g: Any, leads: set[int] | None, ops: Any, lifted: bool, create_graph: bool
+) -> Sequence[Any]:
+    """The gradient of each input by the record's rules, None where none is wanted."""
+    rec, saved = node.record, node.saved or ()
+    if rec.joint is None:
+        gradients: list[Any] = []
+        for edge, values, (rule, reads) in zip(node.edges, saved, rec.ordered, strict=True):
+            if edge is None or (leads is not None and id(edge) not in leads):
+                gradients.append(None)
+            else:
+                gradients.append(rule(ops, g, *(_lift(node, values, reads) if lifted else values)))
+        return gradients
+    needs = tuple([e is not None and (leads is None or id(e) in leads) for e in node.edges])
+    return [x if need else None for x, need in zip(_joint(node, g, needs, ops, lifted, create_graph), needs, strict=True)]
+
+
 def _joint(node: Node, g: Any, needs: tuple[bool, ...], ops: Any, lifted: bool, create_graph: bool) -> Sequence[Any]:
     """The gradients of all inputs at once.
 
@@ -214,6 +218,19 @@ def _joint(node: Node, g: Any, needs: tuple[bool, ...], ops: Any, lifted: bool, 
     if rec.exact:
         return rule(ops, needs, g, *_lift(node, saved, rec.joint_reads))
     return _through_forward(node, g, needs) if create_graph else _recorded_rule(node, g, needs)
+
+
+def _is_complex(g: Any) -> bool:
+    return any(_is_complex(part) for part in g) if type(g) is list else g is not None and g.dtype.kind == "c"
+
+
+def _conjugate(ops: Any, g: Any) -> Any:
+    """The complex conjugate of a cotangent: of each part, of the scattered value; real ones as they are."""
+    if type(g) is list:
+        return [_conjugate(ops, part) for part in g]
+    if type(g) is Scatter:
+        return Scatter(g.template, g.indices, _conjugate(ops, g.value), g.shape)
+    return ops.conj(g) if g is not None and g.dtype.kind == "c" else g
 
 
 def _through_forward(node: Node, g: Any, needs: tuple[bool, ...]) -> list[Any]:

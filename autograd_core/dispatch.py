@@ -46,8 +46,13 @@ def _unary(rec: Record) -> Callable:
                 mode = current()
                 a = x.array
                 if mode.plain and not (floating and a.dtype.kind not in "fc"):
-                    edges = (x.node or x,) if x.requires_grad and has_rule and mode.grad else None
-                    return _finished(rec, impl[type(a)](a), type(a), (x,), (a,), edges, _ONE)
+                    out = impl[type(a)](a)
+                    edges = specs = None
+                    if x.requires_grad and has_rule and mode.grad:
+                        edges = (x.node or x,)
+                        if out.dtype is not a.dtype:  # |z| of complex z
+                            specs = ((a.shape, a.dtype),)
+                    return _finished(rec, out, type(a), (x,), (a,), edges, _ONE, specs)
             return apply(rec, (x,), {})
         except Exception as error:
             raise explained(rec, (x,), {}, error) from None

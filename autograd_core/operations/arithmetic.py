@@ -220,14 +220,24 @@ def abs_(xp, x, /):
     return xp.absolute(x)
 
 
+def _sign_rule(ops, g, out, x):
+    if x.dtype.kind != "c":
+        return ops.multiply(g, 0.0)
+    # z/|z| moves along the circle only: the part of g along z goes, the rest is divided by |z|.
+    size = ops.abs(x)
+    along = ops.multiply(ops.conj(out), ops.real(ops.multiply(out, g)))
+    zero = ops.equal(size, 0)
+    return ops.where(zero, 0.0, ops.divide(ops.subtract(g, along), ops.where(zero, 1.0, size)))
+
+
 @record(
     "elementwise",
-    derivatives=dict(x=lambda ops, g: ops.multiply(g, 0.0)),
+    derivatives=dict(x=_sign_rule),
     expression="sign(x)",
     samples=reals(avoid=(0.0,)),
 )
 def sign(xp, x, /):
-    """-1, 0 or 1. The gradient is 0 everywhere.
+    """-1, 0 or 1, with gradient 0 everywhere; z/|z| of complex numbers, 0 at 0.
 
     >>> import retrograd as rg
     >>> rg.sign(rg.tensor([-3.0, 0.0, 2.0]))
@@ -348,7 +358,9 @@ def clip(x: TensorLike, min: TensorLike | None = None, max: TensorLike | None = 
     >>> rg.clip(rg.tensor([-2.0, 0.5, 3.0]), -1, 1)
     tensor([-1. ,  0.5,  1. ])
     """
-    if all(isinstance(v, (int, float, type(None))) for v in (min, max)):
+    # Between numbers that do not change the dtype in one step; a float bound of integers promotes them, as elsewhere.
+    kinds = (int, type(None)) if getattr(getattr(x, "dtype", None), "kind", "f") in "biu" else (int, float, type(None))
+    if all(isinstance(v, kinds) for v in (min, max)):
         return FUNCTIONS["clip_numbers"](x, low=min, high=max)
     bounded: Any = x if min is None else maximum(x, min)
     return bounded if max is None else minimum(bounded, max)

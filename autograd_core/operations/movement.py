@@ -140,17 +140,6 @@ def astype(xp, x, /, dtype):
     return x.astype(dtype)
 
 
-@record("elementwise", derivatives=dict(x=lambda ops, g: g), numpy=("real",), method=False, samples=reals())
-def real(xp, x, /):
-    """The real part.
-
-    >>> import retrograd as rg
-    >>> rg.real(rg.tensor([1 + 2j]))
-    tensor([1.])
-    """
-    return x.real.copy() if x.dtype.kind == "c" else x.copy()
-
-
 @record("movement", derivatives=dict(x=lambda ops, g: g), method=False, public="ops", numpy=(), samples=reals())
 def alias(xp, x, /):
     """The same array under a node of its own: a place in the graph at which a walk can stop."""

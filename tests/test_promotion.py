@@ -130,3 +130,11 @@ def test_reductions_give_tensors_of_no_axes_never_scalars():
         assert isinstance(result, rg.Tensor)
         assert result.shape == ()
         assert type(result.array) is x.backend.array_type
+
+
+def test_bounds_of_clip_promote_as_other_numbers_do():
+    whole = rg.tensor([1, 4])
+    assert whole.clip(0, 2).dtype == np.int64
+    assert whole.clip(0.5, 2).tolist() == [1.0, 2.0]
+    assert whole.clip(0.5, 2).dtype == np.float32
+    assert rg.tensor([1.0]).clip(0, 2.5).dtype == np.float32

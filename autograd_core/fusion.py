@@ -223,6 +223,8 @@ class _Fuser:
                     if other is not g and self._merge(g, other):
                         groups.remove(other)
                 return
+        if step.record is not None and step.record.name == "broadcast_to":
+            return  # whoever reads it reads its input
         size = self._size(step)
         if size is not None and size > 1:
             g = _Open(size)

@@ -210,7 +210,7 @@ class Builder:
     def _claim(self, i: int, step: Step, number: int) -> Any:
         """Memory for a result: that of an input which nobody reads any more, a free array of the same form, or new."""
         shape, dtype = self.tape.specs[number]
-        if self._may_overwrite(step):
+        if self._may_overwrite(step, math.prod(shape)):
             for n in reads(step):
                 if n in self.own and self.last_use[n] == i and self.tape.specs[n] == (shape, dtype):
                     self.own[number] = self.own.pop(n)
@@ -221,14 +221,15 @@ class Builder:
         self.own[number] = array
         return array
 
-    def _may_overwrite(self, step: Step) -> bool:
+    def _may_overwrite(self, step: Step, size: int) -> bool:
         """Whether a result may lie where an input lay: element i is written when element i of all inputs is read."""
         rec = step.record
         assert rec is not None
         if rec is not FUSED:
             return isinstance(rec.impl[self.backend.array_type], np.ufunc)
         memory = [self.root[n] for n in reads(step)]
-        return not step.attributes["group"].has_row_values and len(set(memory)) == len(memory)
+        group = step.attributes["group"]
+        return size == group.size and not group.has_row_values and len(set(memory)) == len(memory)
 
     def _release(self, i: int, step: Step) -> None:
         for number in {self.root[n] for n in [*reads(step), *step.outputs]}:

@@ -46,8 +46,8 @@ class Program:
         self.counters = [0] * len(tape.generators)
         refused: set[tuple[int, ...]] = set()
         while True:  # a group that no kernel can be made for is taken apart, and its steps run with the array library
-            self.root = roots(tape, steps)
-            self.steps = fuse(steps, tape.specs, self.root, wanted, refused) if generating else steps
+            self.steps = fuse(steps, tape.specs, roots(tape, steps), wanted, refused) if generating else steps
+            self.root = roots(tape, self.steps)
             self.instructions: list[Instruction] = []
             self.nbytes = 0
             found = Builder(self, arguments, wanted).build()

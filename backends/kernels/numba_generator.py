@@ -147,7 +147,7 @@ class _Writer:
             o = next(o for o in d.operands if axis in o.axes)
             yield f"n{axis} = {o.name}.shape[{o.axes.index(axis)}]"
         for o in d.operands:
-            if not o.axes and not o.written:
+            if not o.axes and _read_as_input(d, o.name):
                 yield f"{o.name}_ = {o.name}[()]"
         inner = [f"n{a}" for a in range(d.outer, d.axes)]
         for dtype in sorted({s.numbers for s in d.body if isinstance(s, Statement) and "count" in s.names}):

@@ -117,7 +117,8 @@ def gather(dataset: Dataset, indices: np.ndarray) -> tuple[Any, ...]:
 def stack_samples(samples: list[Any]) -> tuple[np.ndarray, ...]:
     """Samples, each an array or a tuple of arrays, stacked field by field: what a loader does without `collate`.
 
-    Raises ValueError where the samples have not the same number of fields, or a field not one shape.
+    Raises ValueError where the samples have not the same number of fields, or a field not one shape, TypeError for a
+    field that is no array.
 
     Example:
         >>> from retrograd.data import stack_samples
@@ -132,6 +133,11 @@ def stack_samples(samples: list[Any]) -> tuple[np.ndarray, ...]:
 
 def _stack(values: tuple[Any, ...], field: int) -> np.ndarray:
     arrays = [np.asarray(value.numpy() if hasattr(value, "numpy") else value) for value in values]
+    if any(array.dtype.kind == "O" for array in arrays):
+        raise TypeError(
+            f"field {field} of a sample is a {type(values[0]).__name__}, of which no array can be made. A sample is an "
+            "array or a tuple of arrays; give the loader a `collate` that makes those, for example of a dict's values."
+        )
     shapes = {array.shape for array in arrays}
     if len(shapes) > 1:
         raise ValueError(

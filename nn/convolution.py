@@ -53,6 +53,8 @@ class _Convolution(Module):
         self.dilation = self._sizes("dilation", dilation, 1)
         if self.padding not in ("valid", "same") and isinstance(self.padding, str):
             raise ValueError(f"padding must be a number, 'valid' or 'same', got {padding!r}")
+        if self.padding == "same" and max(self.stride) > 1:
+            raise ValueError(f"padding='same' needs stride=1, got stride={stride!r}")
         self.groups = groups
         self.padding_mode = padding_mode
         self.weight = Parameter(zeros(self._weight_shape(), dtype=dtype))

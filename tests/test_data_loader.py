@@ -152,6 +152,17 @@ def test_samples_of_different_shapes_name_the_field() -> None:
         next(iter(data.DataLoader(Ragged(), 2)))
 
 
+def test_samples_that_are_no_arrays_say_what_a_sample_is() -> None:
+    class Named(Squares):
+        def __getitem__(self, index: int) -> dict[str, int]:
+            return {"x": index}
+
+    with pytest.raises(TypeError, match=r"field 0 of a sample is a dict.*collate"):
+        next(iter(data.DataLoader(Named(), 2)))
+    loader = data.DataLoader(Named(), 2, collate=lambda samples: np.array([s["x"] for s in samples]))
+    assert next(iter(loader))[0].tolist() == [0, 1]
+
+
 @pytest.mark.parametrize(
     ("options", "error", "expected"),
     [

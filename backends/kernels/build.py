@@ -34,7 +34,7 @@ def build(descriptions: Sequence[Description]) -> dict[str, Kernel | None]:
     if wanted:
         files = _files(wanted)
         missing = [path for path in files.values() if not cache.compiled(path)]
-        if missing and os.environ.get("RETROGRAD_KERNEL_FILES") != "volatile":
+        if missing:
             _compile(missing)
         for key, path in files.items():
             _built[key] = _loaded(path, wanted[key])

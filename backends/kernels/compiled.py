@@ -10,7 +10,6 @@ every pair before each loop, or give up.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -35,10 +34,7 @@ class _Apart(Compiler):
 
 def kernel(signature: str) -> Callable[[Callable], Any]:
     """Compile a function for one signature, or load it from the cache beside its file."""
-    caching = os.environ.get("RETROGRAD_KERNEL_FILES") != "volatile"
-    return numba.njit(
-        signature, fastmath=FAST, error_model="numpy", nogil=True, cache=caching, pipeline_class=_Apart
-    )
+    return numba.njit(signature, fastmath=FAST, error_model="numpy", nogil=True, cache=True, pipeline_class=_Apart)
 
 
 @intrinsic

@@ -158,6 +158,8 @@ def erf(x: np.float32) -> np.float32:
     bottom = bottom * z + F(5.020717020517864e-1)
     bottom = bottom * z + ONE
     found = y * (top / bottom)
+    found = found if found < ONE else ONE
+    found = found if found > -ONE else -ONE
     return found if x == x else x
 
 

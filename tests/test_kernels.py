@@ -1,0 +1,224 @@
+"""Descriptions, the source made of them, and the cache: what is damaged or missing costs time, never a number."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from retrograd.backends.kernels.description import Description, Operand, Reduction, Statement, Store
+from retrograd.backends.kernels.expressions import Unsupported, cost, names, substitute, translate
+from retrograd.backends.kernels.numba_generator import Stages, overwrites_what_it_needs, plain, signature, source
+
+F = "float32"
+needs_numba = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="needs Numba")
+
+
+def array(name, axes, written=False, dtype=F, contiguous=True):
+    return Operand(name, dtype, axes, contiguous, written)
+
+
+SOFTMAX = Description(
+    2,
+    1,
+    (array("x", (0, 1)), array("y", (0, 1), written=True)),
+    (
+        Reduction("m", "max", "x", F),
+        Statement("d", "x - m", ("x", "m"), F, F),
+        Statement("e", "exp(d)", ("d",), F, F),
+        Reduction("s", "sum", "e", F),
+        Statement("p", "e / s", ("e", "s"), F, F),
+    ),
+    (Store("y", "p"),),
+)
+SUMS = Description(
+    2,
+    1,
+    (array("x", (0, 1)), array("b", (1,)), array("c", (1,), True), array("t", (), True), array("a", (), True)),
+    (Statement("z", "x + b", ("x", "b"), F, F),),
+    (Store("c", "z", "columns"), Store("t", "z", "total"), Store("a", "z", "mean")),
+)
+
+
+def softmax(x):
+    e = np.exp(x - x.max(1, keepdims=True))
+    return e / e.sum(1, keepdims=True)
+
+
+def test_equal_descriptions_have_equal_keys():
+    assert SOFTMAX.key == SOFTMAX._replace(axes=2).key != SUMS.key
+
+
+def test_a_row_program_run_as_python():
+    x = np.random.default_rng(0).standard_normal((3, 5)).astype(F)
+    y = np.empty_like(x)
+    plain(SOFTMAX)(0, 3, x, y)
+    np.testing.assert_allclose(y, softmax(x), rtol=1e-6)
+
+
+def test_a_range_of_rows():
+    x = np.random.default_rng(0).standard_normal((4, 5)).astype(F)
+    y = np.zeros_like(x)
+    plain(SOFTMAX)(1, 3, x, y)
+    np.testing.assert_allclose(y[1:3], softmax(x)[1:3], rtol=1e-6)
+    assert not y[[0, 3]].any()
+
+
+def test_sums_over_rows_and_over_everything():
+    x, b = np.arange(6, dtype=F).reshape(2, 3), np.ones(3, F)
+    c, t, a = np.empty(3, F), np.empty((), F), np.empty((), F)
+    plain(SUMS)(0, 2, x, b, c, t, a)
+    assert c.tolist() == [5, 7, 9] and t == 21 and a == 3.5
+
+
+def test_what_was_expensive_is_kept_and_what_was_cheap_is_computed_again():
+    stages = Stages(SOFTMAX)
+    assert stages.count == 3 and stages.scratch == {"e"}
+    text = source(SOFTMAX, "kernel_of_softmax")
+    assert text.count("exp(d)") == 1 and "e_row[i1] = e" in text
+    compile(text, "kernel", "exec")
+
+
+def test_a_value_that_is_stored_is_read_back():
+    both = SOFTMAX._replace(operands=(*SOFTMAX.operands, array("z", (0, 1), True)), stores=(*SOFTMAX.stores, Store("z", "e")))
+    assert not Stages(both).scratch and "e = z[i0, i1]" in source(both, "k")
+
+
+def test_writing_over_what_a_later_loop_reads_is_noticed():
+    assert not overwrites_what_it_needs(SOFTMAX)
+    early = SOFTMAX._replace(
+        operands=(array("x", (0, 1), True),), stores=(Store("x", "e"),),
+        body=(*SOFTMAX.body[:4], Statement("q", "x / s", ("x", "s"), F, F)),
+    )
+    late = early._replace(operands=(*early.operands, array("y", (0, 1), True)), stores=(*early.stores, Store("y", "q")))
+    assert overwrites_what_it_needs(late)
+
+
+def test_the_signature_names_rank_layout_and_dtype():
+    strided = SUMS._replace(operands=(array("x", (0, 1), contiguous=False), array("i", (1,), dtype="bool"), *SUMS.operands[2:]))
+    assert signature(strided).startswith("void(int64, int64, float32[:, :], boolean[::1], float32[::1], Array(float32, 0, 'C')")
+
+
+EXPRESSIONS = {
+    "x * 2 + 1": "x * np.float32(2.0) + np.float32(1.0)",
+    "max(x, 0)": "maximum(x, np.float32(0.0))",
+    "x if x > 0 else y": "where(x > np.float32(0.0), x, y)",
+    "x ** 2": "x * x",
+    "x ** 0.5": "np.sqrt(x)",
+    "1 / (1 + exp(-x))": "np.float32(1.0) / (np.float32(1.0) + exp(-x))",
+}
+
+
+@pytest.mark.parametrize("text", EXPRESSIONS)
+def test_expressions(text):
+    assert translate(text, F) == EXPRESSIONS[text]
+
+
+@pytest.mark.parametrize("text", ["x ** y", "x // y", "gamma(x)", "x @ y", "x[0]", "(lambda: 0)()", "x ** 2.5"])
+def test_what_no_kernel_can_hold(text):
+    with pytest.raises((Unsupported, AttributeError)):
+        translate(text, F)
+        if "[" in text:
+            raise Unsupported(text)
+
+
+def test_names_costs_and_substitution():
+    assert names("max(x, y) * x") == ("x", "y") or set(names("max(x, y) * x")) == {"x", "y"}
+    assert cost("exp(x)") > cost("x / y") > cost("x + y")
+    assert substitute("x * beta + x", {"beta": "2.0"}) == "x * 2.0 + x"
+    assert substitute("x - y", {"x": "a + b", "y": "x"}) == "a + b - x"
+
+
+PROGRAM = """
+import numpy as np, sys, warnings
+warnings.simplefilter("default")
+sys.path.insert(0, {tests!r})
+from test_kernels import SOFTMAX, softmax
+from retrograd.backends import get_backend
+x = np.random.default_rng(0).standard_normal((7, 5)).astype("float32")
+y = np.zeros_like(x)
+kernel = get_backend("numpy").build([SOFTMAX])[SOFTMAX.key]
+kernel(0, 7, x, y)
+np.testing.assert_allclose(y, softmax(x), rtol=1e-5)
+print("right")
+"""
+
+
+def start(cache, **environment):
+    tests = os.path.dirname(os.path.abspath(__file__))
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM.format(tests=tests)],
+        env=dict(os.environ) | {"RETROGRAD_CACHE": str(cache)} | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process):
+    out, errors = process.communicate(timeout=120)
+    assert process.returncode == 0 and out.strip() == "right", errors
+    return errors
+
+
+@needs_numba
+def test_the_cache(tmp_path):
+    assert "compiling 1 kernel" in finish(start(tmp_path))
+    folder = tmp_path / "kernels"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    again = finish(start(tmp_path))
+    assert "compiling" not in again and "Warning" not in again
+    for file in folder.glob("__pycache__/*.nb*"):
+        file.write_bytes(b"nothing that can be loaded")
+    assert finish(start(tmp_path)).count("RuntimeWarning: a damaged entry") == 1
+    assert "Warning" not in finish(start(tmp_path))
+    assert not list(folder.glob("*.part"))
+
+
+@needs_numba
+def test_two_processes_that_compile_the_same_do_not_disturb_each_other(tmp_path):
+    processes = [start(tmp_path) for _ in range(2)]
+    assert all("Warning" not in finish(p) for p in processes)
+
+
+@needs_numba
+def test_a_folder_that_cannot_be_made_is_one_warning(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("")
+    assert finish(start(file)).count("RuntimeWarning: the kernel cache cannot be used") == 1
+
+
+@needs_numba
+def test_a_kernel_that_does_not_compile_is_one_warning_and_none(monkeypatch, tmp_path):
+    from retrograd.backends.kernels import build
+
+    monkeypatch.setenv("RETROGRAD_CACHE", str(tmp_path))
+    monkeypatch.setattr(build, "_built", {})
+    monkeypatch.setattr(build, "_warned", set())
+    wrong = SUMS._replace(body=(Statement("z", "x + b + unknown", ("x", "b"), F, F),))
+    with pytest.warns(RuntimeWarning, match="NumPy computes instead"):
+        assert build.build([wrong]) == {wrong.key: None}
+
+
+@needs_numba
+def test_a_program_whose_kernels_do_not_compile_runs_with_numpy(monkeypatch):
+    import retrograd as rg
+    from retrograd.backends.numpy_backend import NumpyBackend
+
+    monkeypatch.setattr(NumpyBackend, "generates", lambda self: True)
+    monkeypatch.setattr(NumpyBackend, "build", lambda self, descriptions: {d.key: None for d in descriptions})
+    with rg.use_backend("numpy"):
+        f = rg.compile(lambda x: rg.softmax(rg.exp(x) * 2 + 1))
+        x = rg.tensor([[1.0, 2.0], [0.0, 1.0]])
+        for _ in range(5):
+            np.testing.assert_allclose(f(x).numpy(), softmax(np.exp(x.numpy()) * 2 + 1), rtol=1e-5)
+
+
+def test_importing_retrograd_does_not_import_numba():
+    code = "import sys, retrograd; retrograd.tensor([1.0]).exp(); print('numba' in sys.modules, 'retrograd.backends.kernels.build' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]

@@ -6,8 +6,10 @@ import retrograd as rg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from retrograd.autograd_core.operations import batch_last
+from retrograd.backends import kernel_tier
 
 RNG = np.random.default_rng(0)
+fast_only = pytest.mark.skipif(kernel_tier() == "reference", reason="a property of the fast path")
 
 
 def normal(*shape):
@@ -166,6 +168,7 @@ def test_the_transpose_is_the_transpose():
     np.testing.assert_allclose(np.sum(out.numpy() * y), np.sum(x * back.numpy()), rtol=1e-12)
 
 
+@fast_only
 def test_the_batch_lies_last_in_memory():
     with rg.use_backend("numpy"):
         x = rg.tensor(normal(4, 3, 8, 8))

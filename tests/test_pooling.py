@@ -6,8 +6,10 @@ import retrograd as rg
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from retrograd.autograd_core.context import reference_tier
+from retrograd.backends import kernel_tier
 
 RNG = np.random.default_rng(0)
+fast_only = pytest.mark.skipif(kernel_tier() == "reference", reason="a property of the fast path")
 
 
 def torch_functional():
@@ -121,6 +123,7 @@ def test_integers():
     assert rg.max_pool2d(rg.tensor(x > 14), 2).numpy().tolist() == [[[False, False], [False, True]]]
 
 
+@fast_only
 @pytest.mark.parametrize("name", ["max_pool2d", "avg_pool2d"])
 @pytest.mark.parametrize("options", [{}, {"stride": 1, "padding": 1}])
 def test_order_of_axes_in_memory_is_kept(name, options):

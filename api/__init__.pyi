@@ -209,6 +209,9 @@ clamp = _clamp
 compile = _compile
 concatenate = _concatenate
 
+def conj(x: TensorLike, /) -> Tensor:
+    """The complex conjugate; a copy of real numbers."""
+
 def conv2d(
     x: TensorLike,
     weight: TensorLike,
@@ -313,6 +316,9 @@ def gt(x: TensorLike, y: TensorLike, /) -> Tensor:
 
 def hardtanh(x: TensorLike, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
     """x, but not below min_val nor above max_val. The gradient at both bounds is 0 (that of `clip` is 1)."""
+
+def imag(x: TensorLike, /) -> Tensor:
+    """The imaginary part; zeros for real numbers."""
 
 inf: float
 
@@ -496,7 +502,7 @@ def sigmoid(x: TensorLike, /) -> Tensor:
     """The logistic function 1 / (1 + e⁻ˣ): any number becomes one between 0 and 1."""
 
 def sign(x: TensorLike, /) -> Tensor:
-    """-1, 0 or 1. The gradient is 0 everywhere."""
+    """-1, 0 or 1, with gradient 0 everywhere; z/|z| of complex numbers, 0 at 0."""
 
 def silu(x: TensorLike) -> Tensor:
     """x · sigmoid(x), also called swish."""

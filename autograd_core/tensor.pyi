@@ -332,6 +332,9 @@ class Tensor:
     def clone(self) -> Tensor:
         """A copy, through which gradients flow."""
 
+    def conj(self) -> Tensor:
+        """The complex conjugate; a copy of real numbers."""
+
     def contiguous(self) -> Tensor:
         """The same values in row-major order: x itself where they lie so already."""
 
@@ -406,6 +409,9 @@ class Tensor:
 
     def gt(self, y: TensorLike, /) -> Tensor:
         """x > y, element by element."""
+
+    def imag(self) -> Tensor:
+        """The imaginary part; zeros for real numbers."""
 
     def int(self) -> Tensor:
         """As int32, as in PyTorch; `astype("int64")` and `long()` give the default integer."""
@@ -549,6 +555,9 @@ class Tensor:
     def ravel(self) -> Tensor:
         """All elements on one axis."""
 
+    def real(self) -> Tensor:
+        """The real part."""
+
     def reciprocal(self) -> Tensor:
         """1 / x."""
 
@@ -568,7 +577,7 @@ class Tensor:
         """The logistic function 1 / (1 + e⁻ˣ): any number becomes one between 0 and 1."""
 
     def sign(self) -> Tensor:
-        """-1, 0 or 1. The gradient is 0 everywhere."""
+        """-1, 0 or 1, with gradient 0 everywhere; z/|z| of complex numbers, 0 at 0."""
 
     def sin(self) -> Tensor:
         """Sine of x in radians."""

@@ -43,6 +43,7 @@ complex64, complex128 = np.complex64, np.complex128
 int8, int16, int32, int64 = np.int8, np.int16, np.int32, np.int64
 uint8, uint16, uint32, uint64 = np.uint8, np.uint16, np.uint32, np.uint64
 bool = np.bool_
+half, float, double, long = float16, float32, float64, int64  # PyTorch's words
 pi, e, inf, nan, newaxis = np.pi, np.e, np.inf, np.nan, None
 
 __version__ = "0.1.0"

@@ -6,12 +6,16 @@ from collections.abc import Sequence
 from numpy import bool as _bool
 from numpy import complex64 as complex64
 from numpy import complex128 as complex128
+from numpy import float16 as _half
 from numpy import float16 as float16
+from numpy import float32 as _float
 from numpy import float32 as float32
+from numpy import float64 as _double
 from numpy import float64 as float64
 from numpy import int8 as int8
 from numpy import int16 as int16
 from numpy import int32 as int32
+from numpy import int64 as _long
 from numpy import int64 as int64
 from numpy import uint8 as uint8
 from numpy import uint16 as uint16
@@ -167,7 +171,7 @@ def avg_pool2d(
     """The mean of every window."""
 
 def batch_norm(
-    x: TensorLike, weight: TensorLike | None = None, bias: TensorLike | None = None, eps: float = 1e-05
+    x: TensorLike, weight: TensorLike | None = None, bias: TensorLike | None = None, eps: builtins.float = 1e-05
 ) -> tuple[Tensor, ...]:
     """x with mean 0 and variance 1 in each channel, over the batch and all places; and this mean and variance."""
 
@@ -177,7 +181,7 @@ def batch_norm_inference(
     var: TensorLike,
     weight: TensorLike | None = None,
     bias: TensorLike | None = None,
-    eps: float = 1e-05,
+    eps: builtins.float = 1e-05,
 ) -> Tensor:
     """(x - mean) / √(var + eps) · weight + bias, with one number of each per channel: `batch_norm` after …"""
 
@@ -244,7 +248,7 @@ def cross_entropy(
     weight: TensorLike | None = None,
     ignore_index: int = -100,
     reduction: str = "mean",
-    label_smoothing: float = 0.0,
+    label_smoothing: builtins.float = 0.0,
 ) -> Tensor:
     """-log softmax(x)[label]: scores x (N, C), (N, C, d1, …) or (C,), and integer labels without the class …"""
 
@@ -254,9 +258,10 @@ def div(x: TensorLike, y: TensorLike, /) -> Tensor:
 def divide(x: TensorLike, y: TensorLike, /) -> Tensor:
     """x / y, with broadcasting. Integers are divided as the default float."""
 
-e: float
+double = _double
+e: builtins.float
 
-def elu(x: TensorLike, alpha: float = 1.0) -> Tensor:
+def elu(x: TensorLike, alpha: builtins.float = 1.0) -> Tensor:
     """x where it is positive, alpha · (eˣ - 1) elsewhere; at 0 the gradient is alpha."""
 
 def embedding(weight: TensorLike, indices: TensorLike, padding_idx: int | None = None) -> Tensor:
@@ -282,6 +287,8 @@ def expm1(x: TensorLike, /) -> Tensor:
 
 def flip(x: TensorLike, axis: int | tuple[int, ...] | None = None) -> Tensor:
     """Elements in reversed order along `axis`, or along all axes."""
+
+float = _float
 
 def floor_divide(x: TensorLike, y: TensorLike, /) -> Tensor:
     """The largest integer not above x / y, in the operands' dtype. Constant between jumps: no gradient."""
@@ -314,13 +321,15 @@ def greater_equal(x: TensorLike, y: TensorLike, /) -> Tensor:
 def gt(x: TensorLike, y: TensorLike, /) -> Tensor:
     """x > y, element by element."""
 
-def hardtanh(x: TensorLike, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
+half = _half
+
+def hardtanh(x: TensorLike, min_val: builtins.float = -1.0, max_val: builtins.float = 1.0) -> Tensor:
     """x, but not below min_val nor above max_val. The gradient at both bounds is 0 (that of `clip` is 1)."""
 
 def imag(x: TensorLike, /) -> Tensor:
     """The imaginary part; zeros for real numbers."""
 
-inf: float
+inf: builtins.float
 
 def invert(x: TensorLike, /) -> Tensor:
     """~x on booleans and integers."""
@@ -340,14 +349,14 @@ def layer_norm(
     bias: TensorLike | None = None,
     *,
     normalized_shape: int | Sequence[int],
-    eps: float = 1e-05,
+    eps: builtins.float = 1e-05,
 ) -> Tensor:
     """x with mean 0 and variance 1 over its last axes, times weight, plus bias."""
 
 def le(x: TensorLike, y: TensorLike, /) -> Tensor:
     """x <= y, element by element."""
 
-def leaky_relu(x: TensorLike, negative_slope: float = 0.01) -> Tensor:
+def leaky_relu(x: TensorLike, negative_slope: builtins.float = 0.01) -> Tensor:
     """x where it is positive, negative_slope · x elsewhere; at 0 the gradient is negative_slope."""
 
 def less(x: TensorLike, y: TensorLike, /) -> Tensor:
@@ -392,6 +401,8 @@ def logical_xor(x: TensorLike, y: TensorLike, /) -> Tensor:
 def logsumexp(x: TensorLike, axis: int | tuple[int, ...] | None = None, keepdims: builtins.bool = False) -> Tensor:
     """log Σ exp(x) over `axis`, without overflow; -inf where all are."""
 
+long = _long
+
 def lt(x: TensorLike, y: TensorLike, /) -> Tensor:
     """x < y, element by element."""
 
@@ -435,7 +446,7 @@ def mul(x: TensorLike, y: TensorLike, /) -> Tensor:
 def multiply(x: TensorLike, y: TensorLike, /) -> Tensor:
     """x · y, element by element, with broadcasting."""
 
-nan: float
+nan: builtins.float
 
 def ne(x: TensorLike, y: TensorLike, /) -> Tensor:
     """x != y, element by element."""
@@ -451,7 +462,7 @@ newaxis: None
 def not_equal(x: TensorLike, y: TensorLike, /) -> Tensor:
     """x != y, element by element."""
 
-pi: float
+pi: builtins.float
 
 def positive(x: TensorLike, /) -> Tensor:
     """+x, a copy."""
@@ -481,7 +492,11 @@ def reshape(x: TensorLike, shape: int | Sequence[int]) -> Tensor:
     """The same elements, in row-major order, in a new shape; one length may be -1. Shares memory where it can."""
 
 def rms_norm(
-    x: TensorLike, weight: TensorLike | None = None, *, normalized_shape: int | Sequence[int], eps: float | None = None
+    x: TensorLike,
+    weight: TensorLike | None = None,
+    *,
+    normalized_shape: int | Sequence[int],
+    eps: builtins.float | None = None,
 ) -> Tensor:
     """x divided by the root of the mean square of its last axes, times weight: `layer_norm` without means and …"""
 
@@ -491,7 +506,7 @@ def scaled_dot_product_attention(
     value: TensorLike,
     mask: TensorLike | None = None,
     is_causal: builtins.bool = False,
-    scale: float | None = None,
+    scale: builtins.float | None = None,
 ) -> Tensor:
     """softmax(scale · query · keyᵀ + mask) · value, over the last two axes."""
 
@@ -513,7 +528,7 @@ def sin(x: TensorLike, /) -> Tensor:
 def softmax(x: TensorLike, axis: int = -1) -> Tensor:
     """exp(x) / Σ exp(x) along `axis`, computed from x - max(x), so that no exponential overflows."""
 
-def softplus(x: TensorLike, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
+def softplus(x: TensorLike, beta: builtins.float = 1.0, threshold: builtins.float = 20.0) -> Tensor:
     """log(1 + exp(beta · x)) / beta, a smooth `relu`; x itself where beta · x > threshold, as in PyTorch."""
 
 def split(x: TensorLike, indices_or_sections: int | Sequence[int], axis: int = 0) -> tuple[Tensor, ...]:
@@ -529,7 +544,10 @@ def squeeze(x: TensorLike, axis: int | tuple[int, ...] | None = None) -> Tensor:
     """Without the axes of length 1 named by `axis`, or without all of them."""
 
 def std(
-    x: TensorLike, axis: int | tuple[int, ...] | None = None, correction: float = 0, keepdims: builtins.bool = False
+    x: TensorLike,
+    axis: int | tuple[int, ...] | None = None,
+    correction: builtins.float = 0,
+    keepdims: builtins.bool = False,
 ) -> Tensor:
     """Standard deviation over `axis`: the square root of `var`. The gradient of a constant row is 0."""
 
@@ -564,7 +582,10 @@ def unstack(x: TensorLike, axis: int = 0) -> tuple[Tensor, ...]:
     """The slices of x along `axis`, each without that axis."""
 
 def var(
-    x: TensorLike, axis: int | tuple[int, ...] | None = None, correction: float = 0, keepdims: builtins.bool = False
+    x: TensorLike,
+    axis: int | tuple[int, ...] | None = None,
+    correction: builtins.float = 0,
+    keepdims: builtins.bool = False,
 ) -> Tensor:
     """Variance over `axis`: the mean of squared distances from the mean, over n - `correction` elements."""
 

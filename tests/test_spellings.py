@@ -89,3 +89,12 @@ def test_created_like_another():
         assert function(x).dtype == np.float64
         assert function(x).backend is x.backend
     assert rg.empty(2, 3).tolist() == [[0.0] * 3] * 2
+
+
+def test_dtypes_under_pytorchs_names():
+    assert [rg.zeros(1, dtype=d).dtype.name for d in (rg.half, rg.float, rg.double, rg.long)] == [
+        "float16",
+        "float32",
+        "float64",
+        "int64",
+    ]

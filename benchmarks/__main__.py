@@ -82,8 +82,9 @@ def _row(living: Peers, work: suite.Workload, wanted: dict[str, Any], data: Path
 
 def main(arguments: list[str] | None = None, subject: str = suite.SUBJECT) -> int:
     """The command line. Returns 0, 1 where a workload failed or two peers disagreed, 130 after Ctrl-C."""
-    rivals = [name for name in ADAPTERS if name != subject]
-    options = _parser(rivals).parse_args(arguments)
+    options = _parser(list(ADAPTERS), subject).parse_args(arguments)
+    subject = options.ours
+    rivals = [name for name, adapter in ADAPTERS.items() if adapter.module != ADAPTERS[subject].module]
     asked: list[str] = options.peer or list(suite.DEFAULT_PEERS)
     protocol = measure.SMOKE if options.smoke else measure.Protocol(pairs=options.pairs)
     file = Path(options.json) if options.json else None
@@ -106,7 +107,7 @@ def main(arguments: list[str] | None = None, subject: str = suite.SUBJECT) -> in
     return int(any(row["status"] in ("failed", "disagreement") for row in rows))
 
 
-def _parser(rivals: list[str]) -> argparse.ArgumentParser:
+def _parser(known: list[str], subject: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m retrograd.benchmarks",
         description="Times our steps against those of other libraries, in separate processes, after checking that they "
@@ -119,9 +120,10 @@ def _parser(rivals: list[str]) -> argparse.ArgumentParser:
     parser.add_argument(
         "--peer",
         action="append",
-        choices=[*rivals, "all"],
+        choices=[*[name for name in known if name != subject], "all"],
         help=f"against what; may be given several times (default: {' and '.join(suite.DEFAULT_PEERS)})",
     )
+    parser.add_argument("--ours", choices=known, default=subject, help="whose time is divided (%(default)s)")
     parser.add_argument(
         "--pairs", type=_positive, default=measure.Protocol().pairs, help="blocks per side (%(default)s)"
     )

@@ -95,6 +95,7 @@ def retrograd_facts() -> dict[str, Any]:
 
 ADAPTERS = {
     "retrograd": Adapter("retrograd", "retrograd", lambda t: t.detach().numpy(), numpy_products, retrograd_facts),
+    "retrograd-compiled": Adapter("retrograd", "retrograd", lambda t: t.numpy(), numpy_products, retrograd_facts),
     "torch": Adapter("torch", "torch", lambda t: t.detach().numpy(), torch_products, torch_facts),
     "autograd": Adapter("autograd", "autograd", np.asarray, numpy_products, numpy_facts),
 }
@@ -107,4 +108,6 @@ PLAIN = Adapter("", "numpy", np.asarray, numpy_products, numpy_facts)
 
 def strangers(own: str, loaded: Sequence[str]) -> list[str]:
     """Peers whose library is loaded in the process of another one: their thread pools would disturb each other."""
-    return [name for name, adapter in ADAPTERS.items() if name != own and adapter.module in loaded]
+    ours = ADAPTERS[own].module if own in ADAPTERS else ""
+    modules = {adapter.module: name for name, adapter in reversed(ADAPTERS.items())}
+    return [name for module, name in modules.items() if module != ours and module in loaded]

@@ -57,6 +57,18 @@ def parameters(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def with_retrograd(size: dict[str, Any], arrays: dict[str, np.ndarray]) -> Callable[[], Any]:
     """The step in retrograd, eager."""
+    return retrograd_step(size, arrays, lambda train: train)
+
+
+def with_compiled(size: dict[str, Any], arrays: dict[str, np.ndarray]) -> Callable[[], Any]:
+    """The step under `rg.compile`. RETROGRAD_KERNELS says which generator makes the program."""
+    import retrograd as rg
+
+    return retrograd_step(size, arrays, rg.compile)
+
+
+def retrograd_step(size: dict[str, Any], arrays: dict[str, np.ndarray], wrap: Callable[..., Any]) -> Callable[[], Any]:
+    """The step in retrograd, its function passed through `wrap`."""
     import retrograd as rg
     from retrograd import nn, optim
     from retrograd.nn import functional as F
@@ -70,15 +82,15 @@ def with_retrograd(size: dict[str, Any], arrays: dict[str, np.ndarray]) -> Calla
     pairs = [(rg.tensor(x), rg.tensor(y)) for x, y in zip(arrays["inputs"], arrays["labels"], strict=True)]
     batches = itertools.cycle(pairs)
 
-    def step() -> Any:
-        x, y = next(batches)
+    @wrap
+    def train(x: Any, y: Any) -> Any:
         optimizer.zero_grad()
         loss = F.cross_entropy(model(x), y)
         loss.backward()
         optimizer.step()
         return loss
 
-    return step
+    return lambda: train(*next(batches))
 
 
 def with_torch(size: dict[str, Any], arrays: dict[str, np.ndarray]) -> Callable[[], Any]:
@@ -145,4 +157,4 @@ def with_autograd(size: dict[str, Any], arrays: dict[str, np.ndarray]) -> Callab
     return step
 
 
-PEERS = {"retrograd": with_retrograd, "torch": with_torch, "autograd": with_autograd}
+PEERS = {"retrograd": with_retrograd, "retrograd-compiled": with_compiled, "torch": with_torch, "autograd": with_autograd}

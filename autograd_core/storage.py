@@ -11,7 +11,7 @@ import numpy as np
 from . import safetensors
 from .context import current_backend
 from .define import public
-from .tensor import TENSOR_TYPES, Tensor, asarray
+from .tensor import Tensor, asarray
 
 
 def save(tensors: Mapping[str, Any], path: str | os.PathLike, metadata: Mapping[str, str] | None = None) -> None:
@@ -49,7 +49,7 @@ def _on_the_host(name: Any, value: Any) -> np.ndarray:
         )
     if isinstance(value, (str, bytes)) or value is None:
         raise TypeError(f"save expects tensors, got {value!r} for {name!r}. Text goes into metadata={{name: text}}")
-    tensor = value if type(value) in TENSOR_TYPES else asarray(value)
+    tensor = asarray(value)
     return tensor.backend.to_numpy(tensor.array)
 
 

@@ -197,7 +197,8 @@ def test_small_and_large_inputs_and_gradients():
 def test_complex_gradients_follow_the_real_and_the_imaginary_part():
     z = X + 1j * X[::-1]
     check_gradient(lambda z, x: rg.sum(z, axis=0) + rg.sin(rg.real(z)) * x, z, X)
-    wrong = operation("elementwise", cube, derivatives=dict(x=RIGHT))  # lacks the conjugate
+    check_gradient(operation("elementwise", cube, derivatives=dict(x=RIGHT)), z)  # the walk adds the conjugations
+    wrong = operation("elementwise", cube, derivatives=dict(x=lambda ops, g, x: ops.conj(RIGHT(ops, g, x))))
     with pytest.raises(GradientError):
         check_gradient(wrong, z)
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from . import journal, machine, measure, report, suite
-from .adapters import ADAPTERS
+from .adapters import ADAPTERS, PLAIN
 from .process import PeerError, Peers, peers
 
 _print = functools.partial(print, flush=True)
@@ -84,7 +84,7 @@ def main(arguments: list[str] | None = None, subject: str = suite.SUBJECT) -> in
     """The command line. Returns 0, 1 where a workload failed or two peers disagreed, 130 after Ctrl-C."""
     options = _parser(list(ADAPTERS), subject).parse_args(arguments)
     subject = options.ours
-    rivals = [name for name, adapter in ADAPTERS.items() if adapter.module != ADAPTERS[subject].module]
+    rivals = [name for name, adapter in ADAPTERS.items() if adapter.module != ADAPTERS.get(subject, PLAIN).module]
     asked: list[str] = options.peer or list(suite.DEFAULT_PEERS)
     protocol = measure.SMOKE if options.smoke else measure.Protocol(pairs=options.pairs)
     file = Path(options.json) if options.json else None

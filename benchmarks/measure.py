@@ -74,6 +74,7 @@ def measure(ours: PeerProcess, theirs: PeerProcess, work: Workload, data: Path, 
             protocol.product_block,
         )
         found["status"] = max(found["status"], products["status"], key=("timed", "disturbed").index)
+        found["waited"] = max(found["waited"], products["waited"])
         gflop = 2e-9 * sum(math.prod(shape[:3]) for shape in work.products)
         found["gemm"] = {
             "ours": gflop / statistics.median(products["ours"]),

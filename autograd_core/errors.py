@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
+from ..backends import BackendError
+
 if TYPE_CHECKING:
     from .record import Record
 
@@ -52,7 +54,7 @@ def describe(value: Any) -> str:
 
 def explained(rec: Record, inputs: tuple[Any, ...], attributes: dict[str, Any], error: Exception) -> Exception:
     """The error to raise for `error`, which a record's forward raised: what was called, and on what."""
-    if getattr(error, "explained", False):
+    if getattr(error, "explained", False) or isinstance(error, BackendError):
         return error if full_traceback() else error.with_traceback(None)
     names = [*rec.inputs, *[f"{rec.variadic}[{i}]" for i in range(len(inputs) - len(rec.inputs))]]
     operands = ", ".join(f"{n}: {describe(v)}" for n, v in zip(names, inputs, strict=False) if v is not None)

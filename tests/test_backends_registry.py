@@ -1,6 +1,7 @@
 """Choosing a backend: names, the default of the process, plug-ins, and errors that say what there is."""
 
 import importlib.metadata
+import os
 import subprocess
 import sys
 import types
@@ -184,3 +185,14 @@ def test_nothing_is_imported_before_it_is_asked_for():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_a_wrong_kernel_tier_is_one_line_at_the_call():
+    program = "import retrograd as rg; rg.ones(2) + 1"
+    environment = {**os.environ, "RETROGRAD_KERNELS": "fast"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert "RETROGRAD_KERNELS='fast' is not a kernel tier: set it to one of reference, array, jit, vendor" in last

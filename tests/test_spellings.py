@@ -98,3 +98,9 @@ def test_dtypes_under_pytorchs_names():
         "float64",
         "int64",
     ]
+
+
+def test_randint_takes_a_shape_in_either_place():
+    assert rg.randint(10, (2, 3)).shape == rg.randint(0, 10, (2, 3)).shape == (2, 3)
+    with pytest.raises(ValueError, match=r"\[low, high\), got low=3 and high=3"):
+        rg.randint(3, 3, (2,))

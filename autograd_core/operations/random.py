@@ -197,15 +197,22 @@ def randn_like(x: Tensor, dtype: DTypeLike | None = None, requires_grad: bool = 
 
 @public
 def randint(
-    low: int, high: int | None = None, shape: int | Sequence[int] = (), generator: Generator | None = None
+    low: int,
+    high: int | Sequence[int] | None = None,
+    shape: int | Sequence[int] = (),
+    generator: Generator | None = None,
 ) -> Tensor:
-    """Integers in [low, high), or in [0, low) where only one is given; int64.
+    """Integers in [low, high), or in [0, low) where only one is given, as in `rg.randint(10, (2, 3))` too; int64.
 
     >>> import retrograd as rg
     >>> bool((rg.randint(2, 5, (4,)) < 5).all())
     True
     """
+    if isinstance(high, Sequence):
+        high, shape = None, high
     low, high = (0, low) if high is None else (low, high)
+    if not low < high:
+        raise ValueError(f"randint draws from [low, high), got low={low} and high={high}")
     wanted = _shape((shape,))
     reserved = (generator or default_generator()).reserve(math.prod(wanted))
     return Tensor(current_backend().asarray(integers(reserved["key"], reserved["counter"], low, high, wanted)))

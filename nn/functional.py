@@ -150,6 +150,8 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
 def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None) -> Tensor:
     """Elements at the ends of axes; `pad` holds (before, after) of the last axis first, as in PyTorch.
 
+    Negative numbers take elements away.
+
     >>> import retrograd as rg
     >>> rg.nn.functional.pad(rg.ones((1, 2)), (0, 1))
     tensor([[1., 1., 0.]])
@@ -162,6 +164,13 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
         raise ValueError(f"mode must be one of {', '.join(names)}, got {mode!r}")
     pairs = [(pad[i], pad[i + 1]) for i in range(0, len(pad), 2)]
     widths = [(0, 0)] * (x.ndim - len(pairs)) + pairs[::-1]
+    if min(pad, default=0) < 0:
+        x = x[
+            tuple(
+                slice(max(-before, 0), n - max(-after, 0)) for n, (before, after) in zip(x.shape, widths, strict=True)
+            )
+        ]
+        widths = [(max(before, 0), max(after, 0)) for before, after in widths]
     return movement.pad(x, widths, names[mode], 0.0 if value is None else value)
 
 

@@ -262,3 +262,10 @@ def test_the_repr_of_nested_modules():
         return repr(Net())
 
     assert build(nn) == build(torch.nn)
+
+
+@pytest.mark.parametrize("pad", [(-1, 0), (2, -1), (1, -2, -1, 2)])
+def test_pad_takes_away_where_it_is_negative(pad):
+    x = np.arange(20.0).reshape(4, 5)
+    wanted = torch.nn.functional.pad(torch.tensor(x), pad, value=7.0)
+    np.testing.assert_array_equal(nn.functional.pad(rg.tensor(x), pad, value=7.0).numpy(), wanted.numpy())

@@ -17,9 +17,9 @@ import numpy as np
 
 from .backward import gradients_of
 from .context import switched
-from .fusion import expressed, reduced
 from .record import REGISTRY, Record, tensor_ops
 from .recorder import Recorder, Step, Value
+from .scalar_form import expressed, reduced
 from .tape import Tape
 from .tensor import Tensor
 from .vjp import fill
@@ -51,7 +51,8 @@ def expand(tape: Tape) -> list[Step]:
     known: dict[Any, Written | None] = {}
     placed: dict[int, dict[int, int]] = {}  # id of what was recorded → its constants' numbers in the tape
     written = [_written(step, tape, known) for step in tape.steps]
-    read = {v.number for step, w in zip(tape.steps, written, strict=True) if w is None for v in step.inputs if isinstance(v, Value)}
+    whole = [step for step, w in zip(tape.steps, written, strict=True) if w is None]
+    read = {v.number for step in whole for v in step.inputs if isinstance(v, Value)}
     result: list[Step] = []
     for step, w in zip(tape.steps, written, strict=True):
         if w is None or any(n in read for n in step.outputs[len(w.outputs) :]):  # a residual that somebody needs
@@ -84,7 +85,10 @@ def _record(rec: Record, step: Step, specs: Sequence[Any], outs: Sequence[Any]) 
     inputs = [tape.number(t, known=True) for t in given if t is not None]
     try:
         with np.errstate(all="ignore"), switched(recorder=tape, grad=rec.name.endswith(".vjp")):
-            results = _gradients(rec, step, given, outs) if rec.name.endswith(".vjp") else [_forward(rec)(tensor_ops, *given, **step.attributes)]
+            if rec.name.endswith(".vjp"):
+                results = _gradients(rec, step, given, outs)
+            else:
+                results = [_forward(rec)(tensor_ops, *given, **step.attributes)]
     except (RuntimeError, TypeError, ValueError):
         return None
     if any(r is None for r in results):

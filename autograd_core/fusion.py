@@ -19,17 +19,16 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from heapq import heappop, heappush
+from itertools import pairwise
 from typing import Any, NamedTuple
 
-from ..backends.kernels.expressions import Unsupported, substitute, translate
 from .graph import Spec
 from .passes import is_effect, reads
 from .record import Record
 from .recorder import Step, Value
+from .scalar_form import REDUCTIONS, Expressed, Reduced, expressed, reduced
 
-DTYPES = {"float32", "float64", "bool", "int32", "int64", "uint8"}
 FLAT = {"reshape", "expand_dims", "squeeze", "alias"}  # the order of elements stays
-REDUCTIONS = {"sum", "mean", "max", "min"}
 FUSED = Record("fused_group", "fused", lambda ops, /, *inputs, group: None, multiple=True, promote=())
 
 
@@ -48,89 +47,6 @@ class Group(NamedTuple):
         return any(m.record is not None and m.record.name in REDUCTIONS for m in self.members) and self.row is not None
 
 
-class Expressed(NamedTuple):
-    """What an elementwise step computes: `text` over the names of inputs that are values."""
-
-    text: str
-    names: dict[str, int]
-    numbers: str
-    dtype: str
-
-
-def expressed(step: Step, specs: Sequence[Spec]) -> Expressed | None:
-    """A step as a scalar expression, None if it is no such thing."""
-    rec = step.record
-    if rec is None or len(step.outputs) != 1:
-        return None
-    out = str(specs[step.outputs[0]][1])
-    if rec.name in ("astype", "broadcast_to"):
-        number = step.inputs[0].number
-        source = str(specs[number][1])
-        return Expressed("x", {"x": number}, source, out) if {source, out} <= DTYPES else None
-    if rec.expression is None or rec.residuals or rec.variadic:
-        return None
-    names, scalars, dtypes = {}, {}, []
-    for name, value in zip(rec.inputs, step.inputs, strict=True):
-        if isinstance(value, Value):
-            names[name] = value.number
-            if name != "condition":
-                dtypes.append(str(specs[value.number][1]))
-        else:
-            scalars[name] = value
-    scalars |= step.attributes
-    numbers = dtypes[0] if out == "bool" and dtypes else out
-    if not names or not {out, *dtypes} <= DTYPES or any(d != numbers for d in dtypes):
-        return None
-    if "condition" in names and str(specs[names["condition"]][1]) != "bool":
-        return None
-    if any(type(v) not in (int, float, bool) for v in scalars.values()):
-        return None
-    if any(word in rec.expression.split() for word in ("and", "or", "not")) and numbers != "bool":
-        return None  # truth of numbers
-    text = substitute(rec.expression, {k: repr(v) for k, v in scalars.items()}) if scalars else rec.expression
-    try:
-        translate(text, numbers)
-    except Unsupported:
-        return None
-    return Expressed(text, names, numbers, out)
-
-
-class Reduced(NamedTuple):
-    """A reduction: "sum", "mean", "max" or "min" of value `source`, over `row` last elements, the leading ones
-    ("columns", of which there are `row`), or everything ("total")."""
-
-    kind: str
-    source: int
-    over: str
-    row: int | None
-
-
-def reduced(step: Step, specs: Sequence[Spec]) -> Reduced | None:
-    """A step as a reduction that a group can hold, else None."""
-    rec = step.record
-    if rec is None or rec.name not in REDUCTIONS:
-        return None
-    shape, dtype = specs[step.inputs[0].number]
-    out = str(specs[step.outputs[0]][1])
-    if {str(dtype), out} - DTYPES or str(dtype) == "bool" or (rec.name != "sum" and str(dtype) != out) or not math.prod(shape):
-        return None
-    axis = step.attributes.get("axis")
-    axes = range(len(shape)) if axis is None else [a % len(shape) for a in (axis if isinstance(axis, (tuple, list)) else (axis,))]
-    gone = [i in axes for i, n in enumerate(shape) if n > 1]
-    lengths = [n for n in shape if n > 1]
-    if not gone or not any(gone):
-        return None
-    if all(gone):
-        return Reduced(rec.name, step.inputs[0].number, "total", None) if rec.name in ("sum", "mean") else None
-    first = gone.index(True)
-    if gone == [False] * first + [True] * (len(gone) - first):
-        return Reduced(rec.name, step.inputs[0].number, "row", math.prod(lengths[first:]))
-    last = gone.index(False)
-    if rec.name == "sum" and gone == [True] * last + [False] * (len(gone) - last):
-        return Reduced(rec.name, step.inputs[0].number, "columns", math.prod(lengths[last:]))
-    return None
-
-
 def suffixes(shape: Sequence[int]) -> set[int]:
     """The numbers of elements at which an axis of a shape ends."""
     found, n = set(), 1
@@ -143,7 +59,7 @@ def suffixes(shape: Sequence[int]) -> set[int]:
 def nested(cuts: Iterable[int]) -> bool:
     """Whether each cut divides the next: only then are all shapes views of one list of axes."""
     ordered = sorted(cuts)
-    return all(b % a == 0 for a, b in zip(ordered, ordered[1:], strict=False))
+    return all(b % a == 0 for a, b in pairwise(ordered))
 
 
 def per_row(shape: Sequence[int], whole: Sequence[int], row: int) -> bool:
@@ -250,7 +166,7 @@ class _Fuser:
         return not self._reach(outside, g)
 
     def _outside(self, i: int, g: _Open) -> set[int]:
-        """What a step of a group needs from elsewhere; a change of shape that the group looks through is not elsewhere."""
+        """What a step of a group needs from elsewhere. What the group looks through is not elsewhere."""
         inside = {self.maker[n] for n in reads(self.steps[i]) if self._made_in(n, g)}
         return {j for j in self.needs[i] if self.group.get(j) is not g and j not in inside}
 
@@ -325,7 +241,9 @@ class _Fuser:
 
     def _fits_effect(self, step: Step, g: _Open) -> bool:
         storage, value = step.inputs[:2]
-        if step.attributes["template"] is not None or not isinstance(value, Value) or g.level.get(value.number) != "element":
+        if step.attributes["template"] is not None or not isinstance(value, Value):
+            return False
+        if g.level.get(value.number) != "element":
             return False
         memory = self.root[storage.number]
         if self.specs[storage.number] != self.specs[value.number] or memory in g.assigned:
@@ -374,8 +292,9 @@ class _Fuser:
         for m in both.members:
             step = self.steps[m]
             if is_effect(step):
-                if any(n != step.inputs[0].number for k in both.members for n in reads(self.steps[k])
-                       if self.root[n] == self.root[step.inputs[0].number]):
+                storage = step.inputs[0].number
+                readers = (n for k in both.members for n in reads(self.steps[k]))
+                if any(n != storage and self.root[n] == self.root[storage] for n in readers):
                     return False
             elif not self._fits(step, both):
                 return False
@@ -471,8 +390,7 @@ def _pruned(steps: Sequence[Step], wanted: Collection[int]) -> list[Step]:
     for step in reversed(steps):
         if step.record is FUSED:
             step = step._replace(outputs=tuple(n for n in step.outputs if n in needed))
-        effect = is_effect(step) or (step.record is FUSED and any(is_effect(m) for m in step.attributes["group"].members))
-        if effect or any(n in needed for n in step.outputs):
+        if written_by(step) or any(n in needed for n in step.outputs):
             needed.update(reads(step))
             kept.append(step)
     return kept[::-1]

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from ..backends.kernels.description import Description, Operand, Reduction, Statement, Store
-from .fusion import FLAT, Group, expressed, reduced
+from ..backends.kernels.expressions import substitute
+from ..backends.kernels.stages import overwrites_what_it_needs
+from .fusion import FLAT, Group
 from .graph import Spec
 from .passes import is_effect
 from .recorder import Step
+from .scalar_form import expressed, reduced
 
 
 class Refused(Exception):
@@ -42,7 +46,7 @@ class Lowering:
         self.group: Group = step.attributes["group"]
         self.specs, self.places = specs, places
         cuts = self.group.cuts
-        self.axes = [b // a for a, b in zip(cuts, cuts[1:], strict=False)][::-1]
+        self.axes = [b // a for a, b in pairwise(cuts)][::-1]
         row = self.group.row
         self.outer = len(self.axes) - (cuts.index(row) if row else 0)
         self.seen: dict[str, _Seen] = {}
@@ -61,7 +65,8 @@ class Lowering:
     def _member(self, step: Step) -> None:
         if is_effect(step):
             storage, value = step.inputs[0].number, step.inputs[1].number
-            self._store(self.places[storage], self.specs[storage][0], self._operand_or_value(value, self.specs[value][0]), "plain", False)
+            source = self._operand_or_value(value, self.specs[value][0])
+            self._store(self.places[storage], self.specs[storage][0], source, "plain", False)
             self.env[storage] = self.env[value]
             return
         out = step.outputs[0]
@@ -75,7 +80,8 @@ class Lowering:
             shape = self.specs[out][0]
             per_row = self.group.row is not None and math.prod(shape) != self.group.size
             names = {k: self._operand_or_value(n, shape, per_row) for k, n in found.names.items()}
-            self._state(out, _renamed(found.text, names), tuple(dict.fromkeys(names.values())), found.dtype, found.numbers, per_row)
+            text, used = substitute(found.text, names), tuple(dict.fromkeys(names.values()))
+            self._state(out, text, used, found.dtype, found.numbers, per_row)
         else:
             self._reduce(step, out)
         if out in self.outputs and out in self.env:
@@ -94,7 +100,8 @@ class Lowering:
             return
         name = f"v{out}"
         total = name if found.kind != "mean" else f"{name}_sum"
-        self.body.append(Reduction(total, found.kind if found.kind != "mean" else "sum", source, str(self.specs[out][1])))
+        kind = "sum" if found.kind == "mean" else found.kind
+        self.body.append(Reduction(total, kind, source, str(self.specs[out][1])))
         self.level[total] = True
         self.env[out] = total
         if found.kind == "mean":
@@ -143,9 +150,8 @@ class Lowering:
 
     def _finish(self) -> None:
         self._forget_unread()
-        used = set(self.seen) & ({s.operand for s in self.stores} | {s.source for s in self.stores} | {
-            n for s in self.body for n in (s.names if isinstance(s, Statement) else (s.source,))
-        })
+        used = {n for s in self.stores for n in (s.operand, s.source)}
+        used |= {n for s in self.body for n in (s.names if isinstance(s, Statement) else (s.source,))}
         seen = {name: self.seen[name] for name in self.seen if name in used}
         self._refuse_overlap(list(seen.values()))
         axes = list(range(len(self.axes)))
@@ -161,13 +167,17 @@ class Lowering:
         operands, self.arrays = [], []
         for name, s in seen.items():
             own = [k for k, g in enumerate(groups) if s.strides[g[-1]] != 0]
-            array = np.lib.stride_tricks.as_strided(s.array, [lengths[k] for k in own], [s.strides[groups[k][-1]] for k in own])
+            strides = [s.strides[groups[k][-1]] for k in own]
+            array = np.lib.stride_tricks.as_strided(s.array, [lengths[k] for k in own], strides)
             operands.append(Operand(name, str(array.dtype), tuple(own), bool(array.flags.c_contiguous), s.written))
             self.arrays.append(array)
         if any(all(k not in o.axes for o in operands) for k in range(len(groups))):
             raise Refused("an axis that no array has")
         self.rows = lengths[0]
-        self.description = _with_plain_names(Description(len(groups), outer, tuple(operands), tuple(self.body), tuple(self.stores)))
+        made = Description(len(groups), outer, tuple(operands), tuple(self.body), tuple(self.stores))
+        self.description = _with_plain_names(made)
+        if overwrites_what_it_needs(self.description):
+            raise Refused("an array that is written is read again after that")
 
     def _forget_unread(self) -> None:
         needed = {s.source for s in self.stores}
@@ -185,12 +195,6 @@ class Lowering:
                 raise Refused("an array that is written overlaps another one")
 
 
-def _renamed(text: str, names: Mapping[str, str]) -> str:
-    from ..backends.kernels.expressions import substitute
-
-    return substitute(text, names)
-
-
 def _with_plain_names(d: Description) -> Description:
     """Operands and values numbered from 0: two groups that do the same have the same description."""
     names = {o.name: f"x{i}" for i, o in enumerate(d.operands)}
@@ -202,7 +206,7 @@ def _with_plain_names(d: Description) -> Description:
     body: list[Statement | Reduction] = []
     for s in d.body:
         if isinstance(s, Statement):
-            text = _renamed(s.expression, {n: names[n] for n in s.names if n in names})
+            text = substitute(s.expression, {n: names[n] for n in s.names if n in names})
             body.append(s._replace(target=new(s.target), expression=text, names=tuple(new(n) for n in s.names)))
         else:
             body.append(s._replace(target=new(s.target), source=new(s.source)))

@@ -127,7 +127,9 @@ class Builder:
                 start, end = end, end + self.tape.specs[value.number][0][0]
                 piece = self.root[value.number]
                 maker = made.get(piece)
-                if maker is None or maker.record is None or not (len(maker.outputs) == 1 or maker.record is FUSED) or piece in self.pieces:
+                if maker is None or maker.record is None or piece in self.pieces:
+                    continue
+                if len(maker.outputs) != 1 and maker.record is not FUSED:
                     continue
                 if math.prod(self.tape.specs[piece][0]) == end - start and self._straight(value.number, piece, made):
                     pieces.append((piece, start, end))
@@ -182,7 +184,7 @@ class Builder:
         return True
 
     def _group(self, i: int, step: Step) -> None:
-        """Places for what a fused group hands out, and its kernel's description; the call is bound when all are known."""
+        """Places for what a fused group hands out, and its description; the call is bound when all are known."""
         for number in step.outputs:
             self._put(number, self.pieces[number] if number in self.pieces else self._claim(i, step, number))
         try:

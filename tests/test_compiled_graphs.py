@@ -9,9 +9,8 @@ from __future__ import annotations
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-
 import retrograd as rg
+from hypothesis import HealthCheck, given, settings
 from retrograd.backends.numpy_backend import NumpyBackend
 from retrograd.backends.registry import default_backend
 

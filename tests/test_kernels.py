@@ -9,10 +9,10 @@ import sys
 
 import numpy as np
 import pytest
-
 from retrograd.backends.kernels.description import Description, Operand, Reduction, Statement, Store
 from retrograd.backends.kernels.expressions import Unsupported, cost, names, substitute, translate
-from retrograd.backends.kernels.numba_generator import Stages, overwrites_what_it_needs, plain, signature, source
+from retrograd.backends.kernels.numba_generator import plain, signature, source
+from retrograd.backends.kernels.stages import Stages, overwrites_what_it_needs
 
 F = "float32"
 needs_numba = pytest.mark.skipif(importlib.util.find_spec("numba") is None, reason="needs Numba")
@@ -72,20 +72,23 @@ def test_sums_over_rows_and_over_everything():
     x, b = np.arange(6, dtype=F).reshape(2, 3), np.ones(3, F)
     c, t, a = np.empty(3, F), np.empty((), F), np.empty((), F)
     plain(SUMS)(0, 2, x, b, c, t, a)
-    assert c.tolist() == [5, 7, 9] and t == 21 and a == 3.5
+    assert [c.tolist(), t, a] == [[5, 7, 9], 21, 3.5]
 
 
 def test_what_was_expensive_is_kept_and_what_was_cheap_is_computed_again():
     stages = Stages(SOFTMAX)
-    assert stages.count == 3 and stages.scratch == {"e"}
+    assert (stages.count, stages.scratch) == (3, {"e"})
     text = source(SOFTMAX, "kernel_of_softmax")
-    assert text.count("exp(d)") == 1 and "e_row[i1] = e" in text
+    assert text.count("exp(d)") == 1
+    assert "e_row[i1] = e" in text
     compile(text, "kernel", "exec")
 
 
 def test_a_value_that_is_stored_is_read_back():
-    both = SOFTMAX._replace(operands=(*SOFTMAX.operands, array("z", (0, 1), True)), stores=(*SOFTMAX.stores, Store("z", "e")))
-    assert not Stages(both).scratch and "e = z[i0, i1]" in source(both, "k")
+    operands = (*SOFTMAX.operands, array("z", (0, 1), True))
+    both = SOFTMAX._replace(operands=operands, stores=(*SOFTMAX.stores, Store("z", "e")))
+    assert not Stages(both).scratch
+    assert "e = z[i0, i1]" in source(both, "k")
 
 
 def test_writing_over_what_a_later_loop_reads_is_noticed():
@@ -99,8 +102,9 @@ def test_writing_over_what_a_later_loop_reads_is_noticed():
 
 
 def test_the_signature_names_rank_layout_and_dtype():
-    strided = SUMS._replace(operands=(array("x", (0, 1), contiguous=False), array("i", (1,), dtype="bool"), *SUMS.operands[2:]))
-    assert signature(strided).startswith("void(int64, int64, float32[:, :], boolean[::1], float32[::1], Array(float32, 0, 'C')")
+    operands = (array("x", (0, 1), contiguous=False), array("i", (1,), dtype="bool"), *SUMS.operands[2:4])
+    expected = "void(int64, int64, float32[:, :], boolean[::1], float32[::1], Array(float32, 0, 'C'))"
+    assert signature(SUMS._replace(operands=operands)) == expected
 
 
 EXPRESSIONS = {
@@ -118,16 +122,14 @@ def test_expressions(text):
     assert translate(text, F) == EXPRESSIONS[text]
 
 
-@pytest.mark.parametrize("text", ["x ** y", "x // y", "gamma(x)", "x @ y", "x[0]", "(lambda: 0)()", "x ** 2.5"])
+@pytest.mark.parametrize("text", ["x ** y", "x // y", "gamma(x)", "x @ y", "x ** 2.5", "'text'"])
 def test_what_no_kernel_can_hold(text):
-    with pytest.raises((Unsupported, AttributeError)):
+    with pytest.raises(Unsupported):
         translate(text, F)
-        if "[" in text:
-            raise Unsupported(text)
 
 
 def test_names_costs_and_substitution():
-    assert names("max(x, y) * x") == ("x", "y") or set(names("max(x, y) * x")) == {"x", "y"}
+    assert set(names("max(x, y) * x")) == {"x", "y"}
     assert cost("exp(x)") > cost("x / y") > cost("x + y")
     assert substitute("x * beta + x", {"beta": "2.0"}) == "x * 2.0 + x"
     assert substitute("x - y", {"x": "a + b", "y": "x"}) == "a + b - x"
@@ -161,7 +163,7 @@ def start(cache, **environment):
 
 def finish(process):
     out, errors = process.communicate(timeout=120)
-    assert process.returncode == 0 and out.strip() == "right", errors
+    assert (process.returncode, out.strip()) == (0, "right"), errors
     return errors
 
 
@@ -171,7 +173,8 @@ def test_the_cache(tmp_path):
     folder = tmp_path / "kernels"
     assert folder.stat().st_mode & 0o777 == 0o700
     again = finish(start(tmp_path))
-    assert "compiling" not in again and "Warning" not in again
+    assert "compiling" not in again
+    assert "Warning" not in again
     for file in folder.glob("__pycache__/*.nb*"):
         file.write_bytes(b"nothing that can be loaded")
     assert finish(start(tmp_path)).count("RuntimeWarning: a damaged entry") == 1
@@ -219,6 +222,6 @@ def test_a_program_whose_kernels_do_not_compile_runs_with_numpy(monkeypatch):
 
 
 def test_importing_retrograd_does_not_import_numba():
-    code = "import sys, retrograd; retrograd.tensor([1.0]).exp(); print('numba' in sys.modules, 'retrograd.backends.kernels.build' in sys.modules)"
+    code = "import sys, retrograd as rg; rg.ones(1).exp(); print('numba' in sys.modules, 'llvmlite' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from .description import Description
 
-_FILES = ("mathematics.py", "compiled.py", "numba_generator.py", "expressions.py")
+_FILES = ("mathematics.py", "compiled.py", "numba_generator.py", "stages.py", "expressions.py")
 
 
 def folder() -> Path:

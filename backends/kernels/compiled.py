@@ -87,5 +87,6 @@ def _of_minimum(x, y):
     return lambda x, y: x if x < y else y
 
 
-for _function in (mathematics.power_of_two, mathematics.exp_polynomial, mathematics.sine, mathematics.where, *mathematics.FLOAT32):
+_HELPERS = (mathematics.power_of_two, mathematics.exp_polynomial, mathematics.sine, mathematics.where)
+for _function in (*_HELPERS, *mathematics.FLOAT32):
     register_jitable(fastmath=EXACT, error_model="numpy", forceinline=True)(_function)

@@ -1,8 +1,6 @@
 """A description as source that Numba compiles: one readable function over a range of rows.
 
-Values of an element are computed in as many loops over the row (*stages*) as there are reductions one after another. A
-value that a later loop needs again is read back if it is stored anyway, kept in a scratch row if it was expensive, and
-otherwise computed anew: additions cost less than memory.
+`stages.py` says which loop over a row computes what; here it is written down, and every number gets its dtype.
 """
 
 from __future__ import annotations
@@ -12,95 +10,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from .description import Description, Reduction, Statement, Store
-from .expressions import cost, translate
-
-CHEAP = 8  # what a value may cost to be computed again, in additions
+from .expressions import translate
+from .stages import Stages, is_read
 
 _OURS = {"maximum", "minimum", "where", "exp", "expm1", "log", "log1p", "log2", "log10", "tanh", "erf", "sin", "cos"}
 _START = {"sum": "0", "max": "-np.inf", "min": "np.inf"}
-
-
-class Stages:
-    """When each value of a description can be had, and which loop reads and makes what."""
-
-    def __init__(self, description: Description):
-        self.description = description
-        self.makers: dict[str, Statement | Reduction] = {s.target: s for s in description.body}
-        self.operands = {o.name: o for o in description.operands}
-        self.stage: dict[str, int] = {}
-        for step in description.body:
-            sources = (step.source,) if isinstance(step, Reduction) else step.names
-            ready = max([self.stage.get(n, 0) for n in sources], default=0)
-            self.stage[step.target] = ready + 1 if isinstance(step, Reduction) else ready
-        self.stored = {s.source: s.operand for s in reversed(description.stores) if self._can_be_read_back(s)}
-        self.scratch: set[str] = set()
-        self.count = 1 + max([*self.stage.values(), 0])
-        self.loads: dict[int, set[str]] = {}  # stage → operands that its loop reads
-        for k in reversed(range(self.count)):
-            self.loads[k] = set()
-            for name in self.goals(k):
-                self._visit(name, k)
-
-    def _can_be_read_back(self, store: Store) -> bool:
-        made = self.makers.get(store.source)
-        same = made is not None and made.dtype == self.operands[store.operand].dtype
-        return store.kind == "plain" and same and not self.per_row(store.source)
-
-    def per_row(self, name: str) -> bool:
-        """Whether a value is the same for all elements of a row."""
-        if name in self.operands:
-            return all(a < self.description.outer for a in self.operands[name].axes)
-        made = self.makers[name]
-        return isinstance(made, Reduction) or made.per_row
-
-    def goals(self, k: int) -> list[str]:
-        """Values of an element that loop k must have: what it stores, reduces, or keeps for later loops."""
-        found = [s.source for s in self.description.stores if not self.per_row(s.source) and self.stage.get(s.source, 0) == k]
-        found += [s.source for s in self.description.body if isinstance(s, Reduction) and self.stage[s.target] == k + 1]
-        return list(dict.fromkeys([*found, *sorted(n for n in self.scratch if self.stage[n] == k)]))
-
-    def from_memory(self, name: str, k: int) -> bool:
-        """Whether loop k takes a value from where an earlier one has put it."""
-        return self.stage.get(name, 0) < k and (name in self.stored or name in self.scratch)
-
-    def _visit(self, name: str, k: int) -> None:
-        if self.per_row(name):
-            return
-        if name in self.operands:
-            self.loads[k].add(name)
-            return
-        if self.stage[name] < k and name not in self.stored and self._cost(name) > CHEAP:
-            self.scratch.add(name)
-        if self.from_memory(name, k):
-            if name in self.stored:
-                self.loads[k].add(self.stored[name])
-            return
-        for source in self.makers[name].names:  # type: ignore[union-attr]  only statements are per element
-            self._visit(source, k)
-
-    def _cost(self, name: str) -> int:
-        made = self.makers.get(name)
-        if not isinstance(made, Statement) or made.per_row or name in self.scratch or name in self.stored:
-            return 0
-        return cost(made.expression) + sum(self._cost(n) for n in made.names)
-
-
-def overwrites_what_it_needs(description: Description) -> bool:
-    """Whether an operand that is read and written would be read after it was written."""
-    stages = Stages(description)
-    for store in description.stores:
-        first = stages.stage.get(store.source, 0)
-        readers = [k for k, names in stages.loads.items() if store.operand in names and k > first]
-        read_back = stages.stored.get(store.source) == store.operand
-        if readers and not (read_back and not _read_as_input(description, store.operand)):
-            return True
-    return False
-
-
-def _read_as_input(description: Description, operand: str) -> bool:
-    return any(
-        operand in (s.names if isinstance(s, Statement) else (s.source,)) for s in description.body
-    ) or any(s.source == operand for s in description.stores)
 
 
 def source(description: Description, name: str) -> str:
@@ -147,13 +61,14 @@ class _Writer:
             o = next(o for o in d.operands if axis in o.axes)
             yield f"n{axis} = {o.name}.shape[{o.axes.index(axis)}]"
         for o in d.operands:
-            if not o.axes and _read_as_input(d, o.name):
+            if not o.axes and is_read(d, o.name):
                 yield f"{o.name}_ = {o.name}[()]"
         inner = [f"n{a}" for a in range(d.outer, d.axes)]
         for dtype in sorted({s.numbers for s in d.body if isinstance(s, Statement) and "count" in s.names}):
             yield f"count_{dtype} = np.{dtype}({' * '.join(inner)})"
         for name in sorted(self.stages.scratch):
-            yield f"{name}_row = np.empty(({', '.join(inner)},), np.{self.stages.makers[name].dtype}{'_' if self.stages.makers[name].dtype == 'bool' else ''})"
+            dtype = self._dtype(name)
+            yield f"{name}_row = np.empty(({', '.join(inner)},), np.{'bool_' if dtype == 'bool' else dtype})"
         for s in d.stores:
             if s.kind == "columns":
                 yield f"{s.operand}[...] = 0"
@@ -190,7 +105,7 @@ class _Writer:
                 yield self._store(s)
 
     def _is_read(self, name: str) -> bool:
-        return _read_as_input(self.d, name)
+        return is_read(self.d, name)
 
     def _loop(self, k: int) -> Iterator[str]:
         stages = self.stages
@@ -218,7 +133,8 @@ class _Writer:
             if name in stages.scratch:
                 yield f"{indent}{name}_row[{self._inner()}] = {name}"
         for s in self.d.stores:
-            if s.source in goals and not stages.per_row(s.source) and stages.stage.get(s.source, 0) == k:
+            here = s.source in goals and stages.stage.get(s.source, 0) == k
+            if here and not stages.per_row(s.source):
                 yield indent + self._store(s)
 
     def _compute(self, name: str, k: int, done: set[str]) -> Iterator[str]:
@@ -229,7 +145,8 @@ class _Writer:
         if name in stages.operands:
             yield f"{name}_ = {self._element(name)}"
         elif stages.from_memory(name, k):
-            yield f"{name} = " + (self._element(stages.stored[name]) if name in stages.stored else f"{name}_row[{self._inner()}]")
+            stored = stages.stored.get(name)
+            yield f"{name} = {self._element(stored) if stored else f'{name}_row[{self._inner()}]'}"
         else:
             step = stages.makers[name]
             assert isinstance(step, Statement)
@@ -238,7 +155,8 @@ class _Writer:
             yield self._assignment(step)
 
     def _assignment(self, step: Statement) -> str:
-        renamed = {n: self._name(n) for n in step.names if n in self.stages.operands} | {"count": f"count_{step.numbers}"}
+        renamed = {n: self._name(n) for n in step.names if n in self.stages.operands}
+        renamed["count"] = f"count_{step.numbers}"
         text = translate(step.expression, step.numbers)
         if step.numbers != step.dtype or not step.dtype.startswith("float"):
             text = self._cast(text, step.numbers if text in step.names else None, step.dtype)
@@ -278,7 +196,8 @@ def _renamed(text: str, replacements: dict[str, str]) -> str:
 def plain(description: Description) -> Any:
     """The generated function run by Python itself, number by number: what tests compare the compiled one with."""
     text = source(description, "plain")
-    text = text.replace("from retrograd.backends.kernels.compiled import kernel\n", "kernel = lambda signature: lambda f: f\n")
+    decorator = "from retrograd.backends.kernels.compiled import kernel\n"
+    text = text.replace(decorator, "kernel = lambda signature: lambda f: f\n")
     scope: dict[str, Any] = {}
     exec(compile(text, "<kernel>", "exec"), scope)
     return scope["plain"]

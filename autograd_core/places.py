@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .blocking import Instruction, blocked
+from .bounds import bound_checks
 from .fusion import FUSED, written_by
 from .lowering import Lowering, Refused
 from .operations.indexing import join
@@ -73,6 +74,9 @@ class Builder:
         ]
         program.grad_results = [(leaf, None if n is None else self.places[n]) for leaf, n in program.grads]
         changed = {n for s in program.steps for n in written_by(s)}
+        roots = {self.root[n] for n in changed}
+        written = {n for n in tape.storages if self.root[n] in roots}
+        program.checks = bound_checks(tape, self.places, written, self.backend)
         program.changed = [t for n, t in tape.storages.items() if n in changed and t.cell is not None]
         return set()
 

@@ -63,6 +63,8 @@ class Program:
         """Copy the arguments in, repeat what Python did, run, and hand the results out as fresh tensors."""
         for place, tensor in zip(self.input_places, arguments, strict=True):
             place[...] = tensor.array
+        for check in self.checks:
+            check()
         for place, leaf in self.grad_places:
             place[...] = leaf.grad.array
         for call in self.tape.host_calls:
@@ -78,6 +80,7 @@ class Program:
         return [Tensor(o.copy()) if c else o for o, c in self.results]
 
     input_places: list[Any]
+    checks: list[Any]
     grad_places: list[tuple[Any, Any]]  # with the leaf, which has a gradient by then
     grad_results: list[tuple[Tensor, Any]]
     results: list[tuple[Any, bool]]

@@ -336,6 +336,25 @@ def test_second_derivatives_inside():
         same(compiled(x).numpy(), penalty(x).numpy(), 1e-12)
 
 
+@pytest.mark.parametrize("wrong", [-1, 3])
+def test_labels_and_indices_out_of_bounds_are_an_error_and_change_nothing(wrong):
+    model, _, step = training(OPTIMIZERS["adam"])
+    compiled = rg.compile(step)
+    for x, y in batches():
+        compiled(x, y)
+    before = [p.numpy().copy() for p in model.parameters()]
+    with pytest.raises(IndexError, match=rf"got {wrong}"):
+        compiled(batches()[0][0], rg.tensor([0, 1, wrong, 2]))
+    for p, b in zip(model.parameters(), before, strict=True):
+        assert np.array_equal(p.numpy(), b)
+    table = rg.tensor([[1.0], [2.0], [3.0]])
+    rows = rg.compile(lambda i: F.embedding(i, table) * 2)
+    for _ in range(4):
+        rows(rg.tensor([0, 1]))
+    with pytest.raises(IndexError):
+        rows(rg.tensor([0, wrong]))
+
+
 def test_a_program_holds_no_more_than_its_function():
     w = rg.tensor([1.0], requires_grad=True)
     f = rg.compile(lambda x: w * x)

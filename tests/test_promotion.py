@@ -138,3 +138,17 @@ def test_bounds_of_clip_promote_as_other_numbers_do():
     assert whole.clip(0.5, 2).tolist() == [1.0, 2.0]
     assert whole.clip(0.5, 2).dtype == np.float32
     assert rg.tensor([1.0]).clip(0, 2.5).dtype == np.float32
+
+
+@pytest.mark.parametrize("dtype", [object, "U3", "M8[s]"])
+def test_what_is_no_dtype_of_numbers_is_refused(dtype):
+    for make in (lambda: rg.zeros(2, dtype=dtype), lambda: rg.arange(2, dtype=dtype), lambda: rg.ones(2).astype(dtype)):
+        with pytest.raises(TypeError, match="is no dtype of numbers"):
+            make()
+
+
+def test_arange_and_one_hot_refuse_what_they_cannot_use():
+    with pytest.raises(ValueError, match="arange from 0 to 5 needs a step other than 0"):
+        rg.arange(0, 5, 0)
+    with pytest.raises(TypeError, match="one_hot expects integer classes, got float32"):
+        rg.one_hot(rg.tensor([1.0]), 3)

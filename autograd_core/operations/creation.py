@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 def _made(
     name: str, arguments: tuple[Any, ...], dtype: DTypeLike, backend: str | Backend | None, requires_grad: bool
 ) -> Tensor:
+    if np.dtype(dtype).kind in "OSUMm":
+        raise TypeError(f"a tensor holds numbers, and {np.dtype(dtype)} is no dtype of numbers")
     place = current_backend() if backend is None else get_backend(backend) if isinstance(backend, str) else backend
     out = Tensor(getattr(place.xp, name)(*arguments, dtype=np.dtype(dtype)))
     return out.requires_grad_() if requires_grad else out
@@ -117,6 +119,8 @@ def arange(
     """
     if stop is None:
         start, stop = 0, start
+    if step == 0:
+        raise ValueError(f"arange from {start} to {stop} needs a step other than 0")
     if dtype is None:
         dtype = DEFAULT_INT if all(isinstance(v, (int, np.integer)) for v in (start, stop, step)) else DEFAULT_FLOAT
     return _made("arange", (start, stop, step), dtype, backend, False)

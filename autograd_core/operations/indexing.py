@@ -338,6 +338,8 @@ def one_hot(indices: TensorLike, num_classes: int, dtype: DTypeLike = np.float32
     """
     if not isinstance(indices, Tensor):
         indices = asarray(indices)
+    if indices.dtype.kind not in "iu":
+        raise TypeError(f"one_hot expects integer classes, got {indices.dtype}: x.astype('int64')")
     check_range(indices.backend, indices.array, 0, num_classes, "one_hot: a class")
     classes = Tensor(indices.backend.xp.arange(num_classes))
     return tensor_ops.astype(tensor_ops.equal(tensor_ops.expand_dims(indices, axis=-1), classes), dtype=np.dtype(dtype))

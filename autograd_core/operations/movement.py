@@ -137,7 +137,10 @@ def astype(xp, x, /, dtype):
     >>> rg.astype(rg.tensor([1.7, -1.7]), "int64")
     tensor([ 1, -1])
     """
-    return x.astype(dtype)
+    out = x.astype(dtype)
+    if out.dtype.kind in "OSUMm":
+        raise TypeError(f"a tensor holds numbers, and {out.dtype} is no dtype of numbers")
+    return out
 
 
 @record("movement", derivatives=dict(x=lambda ops, g: g), method=False, public="ops", numpy=(), samples=reals())

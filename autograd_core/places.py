@@ -85,6 +85,7 @@ class Builder:
         return array
 
     def _empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        self.program.buffers += 1
         self.program.nbytes += int(np.prod(shape)) * np.dtype(dtype).itemsize
         return self.xp.empty(shape, dtype)
 

@@ -18,6 +18,7 @@ from ..backends import Backend
 from .blocking import Instruction
 from .expansion import expand
 from .fusion import fuse
+from .listing import flops, listing
 from .passes import dead_code, is_effect, merge_equal
 from .places import Builder
 from .recorder import Step, Value
@@ -29,7 +30,8 @@ from .tensor import Tensor
 class Program:
     """One signature of a compiled function.
 
-    `steps` are what is left of the recording, `instructions` what a run calls, `nbytes` what its own arrays take.
+    `steps` are what is left of the recording, `instructions` what a run calls, `nbytes` what its own arrays take, of
+    which there are `buffers`.
     """
 
     def __init__(self, tape: Tape, arguments: Sequence[Tensor], backend: Backend):
@@ -49,7 +51,7 @@ class Program:
             self.steps = fuse(steps, tape.specs, roots(tape, steps), wanted, refused) if generating else steps
             self.root = roots(tape, self.steps)
             self.instructions: list[Instruction] = []
-            self.nbytes = 0
+            self.nbytes = self.buffers = 0
             found = Builder(self, arguments, wanted).build()
             if not found:
                 break
@@ -86,9 +88,13 @@ class Program:
     results: list[tuple[Any, bool]]
     changed: list[Any]  # leaves, so they have a version
 
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of a run's matrix products and convolutions."""
+        return flops(self.steps, self.tape.specs)
+
     def __repr__(self) -> str:
-        lines = [f"program of {len(self.steps)} steps, {len(self.instructions)} calls, {self.nbytes:,} bytes"]
-        return "\n".join([*lines, *[f"  {s!r}" for s in self.steps]])
+        return listing(self)
 
 
 def _passed(tape: Tape, steps: Sequence[Step]) -> tuple[list[Step], dict[int, int]]:

@@ -355,6 +355,20 @@ def test_labels_and_indices_out_of_bounds_are_an_error_and_change_nothing(wrong)
         rows(rg.tensor([0, wrong]))
 
 
+def test_a_program_can_be_shown():
+    _, _, step = training(OPTIMIZERS["adam"])
+    compiled = rg.compile(step)
+    for x, y in batches():
+        compiled(x, y)
+    program = compiled.program
+    # Products: x·Wᵀ of both layers, both weight gradients, and the gradient between the layers.
+    assert program.flops == 2 * 4 * (2 * 6 * 8 + 3 * 8 * 3)
+    text = repr(program)
+    assert f"{len(program.instructions)} calls" in text
+    assert f"{program.nbytes:,} bytes in {program.buffers} arrays" in text
+    assert len(text.splitlines()) == 1 + len(program.steps)
+
+
 def test_a_program_holds_no_more_than_its_function():
     w = rg.tensor([1.0], requires_grad=True)
     f = rg.compile(lambda x: w * x)

@@ -108,7 +108,7 @@ def detect_anomaly() -> Block:
     >>> with rg.detect_anomaly():
     ...     rg.sqrt(x)  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    FloatingPointError: sqrt made a NaN ...
+    FloatingPointError: sqrt(x: float32 tensor ()): sqrt made a NaN ...
     """
     return switched(anomaly=True)
 

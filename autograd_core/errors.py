@@ -42,6 +42,7 @@ def describe(value: Any) -> str:
     """One operand in words: a tensor with dtype and shape, a number as itself.
 
     >>> import retrograd as rg
+    >>> from retrograd.autograd_core.errors import describe
     >>> describe(rg.zeros((2, 3)))
     'float32 tensor (2, 3)'
     """

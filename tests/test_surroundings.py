@@ -334,3 +334,9 @@ def test_unknown_operands_are_left_to_the_other_side():
     with pytest.raises(TypeError, match="unsupported operand"):
         leaf(1.0) + object()
     assert (leaf(1.0) == "text") is False
+
+
+@pytest.mark.filterwarnings("error")
+def test_anomaly_mode_raises_its_own_error_without_a_warning_of_numpy_before():
+    with rg.detect_anomaly(), pytest.raises(FloatingPointError, match="sqrt made a NaN"):
+        rg.sqrt(rg.tensor([-1.0]))

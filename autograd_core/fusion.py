@@ -28,6 +28,7 @@ from .record import Record
 from .recorder import Step, Value
 from .scalar_form import REDUCTIONS, Expressed, Reduced, expressed, reduced
 
+LARGEST = 100  # members of a group: compilers take longer than in proportion
 FLAT = {"reshape", "expand_dims", "squeeze", "alias"}  # the order of elements stays
 FUSED = Record("fused_group", "fused", lambda ops, /, *inputs, group: None, multiple=True, promote=())
 
@@ -160,7 +161,7 @@ class _Fuser:
         return None if found is None else math.prod(self.specs[found.source][0])
 
     def _joins(self, i: int, step: Step, g: _Open) -> bool:
-        if not self._fits(step, g):
+        if len(g.members) >= LARGEST or not self._fits(step, g):
             return False
         outside = self._outside(i, g)
         return not self._reach(outside, g)
@@ -281,7 +282,7 @@ class _Fuser:
         """Take another group in, if both can run as one."""
         if g.size != other.size or (g.row and other.row and g.row != other.row) or not nested(g.cuts | other.cuts):
             return False
-        if g.assigned.keys() & other.assigned.keys():
+        if g.assigned.keys() & other.assigned.keys() or len(g.members) + len(other.members) > LARGEST:
             return False
         both = _Open(g.size)
         both.row = g.row or other.row

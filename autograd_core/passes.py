@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from .recorder import Step, Value
@@ -34,11 +34,14 @@ def dead_code(steps: Sequence[Step], wanted: Iterable[int]) -> Steps:
     return kept[::-1]
 
 
-def merge_equal(steps: Sequence[Step], written: Iterable[int]) -> tuple[Steps, dict[int, int]]:
+def merge_equal(
+    steps: Sequence[Step], written: Iterable[int], kept: Collection[int] = ()
+) -> tuple[Steps, dict[int, int]]:
     """Without steps that repeat an earlier one, and a map from the values that went to those that stand for them.
 
     Random draws are never merged. A value that was read from a storage which is `written` on the way may be another one
-    the second time, so what touches such a storage stays.
+    the second time, so what touches such a storage stays; and so do the values `kept`, which must lie in places of
+    their own (two gradients that are equal now may be changed apart).
     """
     changing = set(written)
     seen: dict[Any, tuple[int, ...]] = {}
@@ -51,9 +54,10 @@ def merge_equal(steps: Sequence[Step], written: Iterable[int]) -> tuple[Steps, d
         if touched:
             changing.update(n for n in step.outputs if step.record is not None and step.record.moves)
         key = None
-        if step.record is not None and step.record.kind != "random" and not touched:
+        own = any(n in changing for n in step.outputs)
+        if step.record is not None and step.record.kind != "random" and not touched and not own:
             key = (step.record.name, repr(inputs), repr(sorted(step.attributes.items(), key=lambda kv: kv[0])))
-        if key is not None and key in seen:
+        if key is not None and key in seen and not any(n in kept for n in step.outputs):
             stands_for.update(zip(step.outputs, seen[key], strict=True))
             continue
         if key is not None:

@@ -104,7 +104,7 @@ def _passed(tape: Tape, steps: Sequence[Step]) -> tuple[list[Step], dict[int, in
     changing = {n for n, m in root.items() if m in written}
     kept = {o.number for o in tape.outputs if isinstance(o, Value)} | {n for _, n in tape.grads if n is not None}
     steps, simpler = simplify(steps, tape.specs, kept, changing)
-    steps, equal = merge_equal(steps, changing)
+    steps, equal = merge_equal(steps, changing, kept)
     return steps, {n: equal.get(m, m) for n, m in (equal | simpler).items()}
 
 

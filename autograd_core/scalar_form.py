@@ -83,7 +83,7 @@ def reduced(step: Step, specs: Sequence[Spec]) -> Reduced | None:
     out = str(specs[step.outputs[0]][1])
     if {str(dtype), out} - DTYPES or str(dtype) == "bool" or not math.prod(shape):
         return None
-    if rec.name != "sum" and str(dtype) != out:
+    if rec.name != "sum" and (str(dtype) != out or dtype.kind != "f"):
         return None
     axis = step.attributes.get("axis")
     if not shape:

@@ -45,7 +45,8 @@ class Tape(Recorder):
         self.grads: list[tuple[Tensor, int | None]] = []
         self.constants: dict[Any, int] = {}  # values → the number of the storage that passes made for them
         self._slots = slots
-        self._kept: list[Any] = []  # arrays stay alive while recording, so that no identity is used twice
+        # Arrays stay alive while recording, so that no identity is used twice.
+        self._kept: list[Any] = [leaf.grad.array for leaf in slots.values() if leaf.grad is not None]
 
     def entered_array(self, number: int, array: Any, captured: Tensor | None) -> None:
         super().entered_array(number, array, captured)

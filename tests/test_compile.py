@@ -355,6 +355,41 @@ def test_labels_and_indices_out_of_bounds_are_an_error_and_change_nothing(wrong)
         rows(rg.tensor([0, wrong]))
 
 
+def test_equal_gradients_are_changed_apart():
+    def made():
+        a, b = rg.tensor([1.0, 2.0], requires_grad=True), rg.tensor([1.0, 2.0], requires_grad=True)
+
+        def step(x):
+            a.grad = b.grad = None
+            ((a * x).sum() + (b * x).sum()).backward()
+            rg.optim.clip_grad_norm_([a], 1.0)
+            return a.grad * 1, b.grad * 1
+
+        return a, b, step
+
+    a, b, step = made()
+    compiled = rg.compile(step)
+    for i in range(1, 6):
+        x = rg.tensor([float(i), 1.0])
+        for found, expected in zip(compiled(x), made()[2](x), strict=True):
+            same(found.numpy(), expected.numpy())
+        with rg.no_grad():
+            a.grad.mul_(2.0)
+        same(b.grad.numpy(), x.numpy())
+
+
+def test_a_long_chain_is_several_groups():
+    def f(x):
+        for i in range(300):
+            x = x * 0.99 + i * 1e-3
+        return x
+
+    compiled = rg.compile(f)
+    for i in range(5):
+        x = rg.tensor([float(i), 1.0, 2.0])
+        same(compiled(x).numpy(), f(x).numpy())
+
+
 def test_a_program_can_be_shown():
     _, _, step = training(OPTIMIZERS["adam"])
     compiled = rg.compile(step)

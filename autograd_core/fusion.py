@@ -19,7 +19,6 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from heapq import heappop, heappush
-from itertools import pairwise
 from typing import Any, NamedTuple
 
 from .graph import Spec
@@ -27,6 +26,7 @@ from .passes import is_effect, reads
 from .record import Record
 from .recorder import Step, Value
 from .scalar_form import REDUCTIONS, Expressed, Reduced, expressed, reduced
+from .spaces import nested, per_row, suffixes
 
 LARGEST = 100  # members of a group: compilers take longer than in proportion
 FLAT = {"reshape", "expand_dims", "squeeze", "alias"}  # the order of elements stays
@@ -46,37 +46,6 @@ class Group(NamedTuple):
     def has_row_values(self) -> bool:
         """Whether some value is reduced over rows: then a row is gone through more than once."""
         return any(m.record is not None and m.record.name in REDUCTIONS for m in self.members) and self.row is not None
-
-
-def suffixes(shape: Sequence[int]) -> set[int]:
-    """The numbers of elements at which an axis of a shape ends."""
-    found, n = set(), 1
-    for length in reversed(shape):
-        n *= length
-        found.add(n)
-    return found | {1}
-
-
-def nested(cuts: Iterable[int]) -> bool:
-    """Whether each cut divides the next: only then are all shapes views of one list of axes."""
-    ordered = sorted(cuts)
-    return all(b % a == 0 for a, b in pairwise(ordered))
-
-
-def per_row(shape: Sequence[int], whole: Sequence[int], row: int) -> bool:
-    """Whether a value of `shape`, broadcast to `whole`, is the same along rows of `row` elements and nowhere else."""
-    padded = [1] * (len(whole) - len(shape)) + list(shape)
-    n = 1
-    for own, length in zip(reversed(padded), reversed(whole), strict=True):
-        if n < row:
-            if own != 1:
-                return False
-        elif own != length:
-            return False
-        n *= length
-        if n > row > n // length and length > 1 and own == 1 and n != row:
-            return False
-    return True
 
 
 class _Open:

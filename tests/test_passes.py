@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import retrograd as rg
+from retrograd.autograd_core.fusion import FUSED, fuse
 from retrograd.autograd_core.passes import dead_code, merge_equal
 from retrograd.autograd_core.recorder import Value, recording
 from retrograd.autograd_core.simplify import fold_constants, simplify
+from retrograd.autograd_core.spaces import nested, per_row, suffixes
 
 
 def recorded(function, *arrays):
@@ -123,3 +125,52 @@ def test_draws_are_not_constants():
     tape, inputs, _ = recorded(lambda x: rg.dropout(x), X)
     steps, _ = fold_constants(tape.steps, {inputs[0]: X}, np.ndarray)
     assert "dropout" in names(steps) or any(s.record.kind == "random" for s in steps)
+
+
+def fused(function, *arrays, smallest=2):
+    tape, _, out = recorded(function, *arrays)
+    steps = fuse(tape.steps, tape.specs, {n: n for n in range(len(tape.specs))}, {out}, smallest=smallest)
+    return [
+        [m.record.name for m in s.attributes["group"].members] if s.record is FUSED else s.record.name for s in steps
+    ]
+
+
+V = np.arange(3, dtype=np.float32)
+GROUPS = {
+    "a chain": (lambda x, v: rg.exp(x * 2) + 1, [["multiply", "exp", "add"]]),
+    "broadcast inputs": (lambda x, v: rg.maximum(x * v, 0) - x[:, :1], ["getitem", ["multiply", "maximum", "subtract"]]),
+    "rows": (
+        lambda x, v: rg.exp(x - rg.max(x, axis=1, keepdims=True)),
+        [["max", "subtract", "exp"]],
+    ),
+    "columns": (lambda x, v: rg.sum(x * v, axis=0), [["multiply", "sum"]]),
+    "everything": (lambda x, v: rg.mean(x * v), [["multiply", "mean"]]),
+    "through a change of shape": (lambda x, v: rg.exp((x * v).reshape(6)), [["multiply", "reshape", "exp"]]),
+    "two ends meet": (lambda x, v: rg.exp(x) * rg.sin(x), [["exp", "sin", "multiply"]]),
+    "one step alone": (lambda x, v: rg.exp(x), ["exp"]),
+    "not through a product of matrices": (
+        lambda x, v: rg.exp(x * v) + rg.matmul(rg.exp(x * v).T, x)[:2],
+        None,
+    ),
+    "not over the middle of a transpose": (lambda x, v: rg.exp((x * v).T) + 1, ["multiply", "transpose", ["exp", "add"]]),
+}
+
+
+@pytest.mark.parametrize("case", GROUPS)
+def test_fusion(case):
+    function, expected = GROUPS[case]
+    found = fused(function, X, V)
+    if expected is not None:
+        assert found == expected
+    else:
+        assert "matmul" in found
+        assert all("matmul" not in g for g in found if isinstance(g, list))
+
+
+def test_shapes_as_cuts():
+    assert suffixes((2, 3, 4)) == {1, 4, 12, 24}
+    assert nested(suffixes((2, 3, 4)) | suffixes((6, 4)))
+    assert not nested(suffixes((2, 3, 4)) | suffixes((8, 3)))
+    assert per_row((2, 1), (2, 3), 3)
+    assert not per_row((1, 3), (2, 3), 3)
+    assert not per_row((2, 3), (2, 3), 3)

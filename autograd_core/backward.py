@@ -152,8 +152,8 @@ def _walk(
         for cell, version in node.versions:
             if cell[0] != version:
                 raise RuntimeError(_mutated(node))
-        # Rules give f'(x)·g. The gradient of complex numbers is conj(f'(x))·g by convention (PyTorch's), which is the same
-        # rule between two conjugations.
+        # Rules give f'(x)·g. The gradient of complex numbers is conj(f'(x))·g by convention (PyTorch's), which is the
+        # same rule between two conjugations.
         turns = _is_complex(g)
         gradients = _from_rules(node, _conjugate(ops, g) if turns else g, leads, ops, lifted, create_graph)
         specs = node.specs
@@ -202,7 +202,8 @@ def _from_rules(
                 gradients.append(rule(ops, g, *(_lift(node, values, reads) if lifted else values)))
         return gradients
     needs = tuple([e is not None and (leads is None or id(e) in leads) for e in node.edges])
-    return [x if need else None for x, need in zip(_joint(node, g, needs, ops, lifted, create_graph), needs, strict=True)]
+    together = _joint(node, g, needs, ops, lifted, create_graph)
+    return [x if need else None for x, need in zip(together, needs, strict=True)]
 
 
 def _joint(node: Node, g: Any, needs: tuple[bool, ...], ops: Any, lifted: bool, create_graph: bool) -> Sequence[Any]:

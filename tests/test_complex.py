@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-
 import retrograd as rg
 
 rng = np.random.default_rng(0)
@@ -53,7 +52,7 @@ def test_gradients(name):
 def test_the_same_as_pytorch(name):
     torch = pytest.importorskip("torch")
     inputs = FUNCTIONS[name][1:]
-    peer = {"multiply": torch.mul, "divide": torch.div, "exp": torch.exp, "abs": torch.abs, "matmul": torch.matmul}[name]
+    peer = getattr(torch, name)
     ours = [rg.tensor(x, requires_grad=True) for x in inputs]
     theirs = [torch.tensor(x, requires_grad=True) for x in inputs]
     for out, module in ((getattr(rg, name)(*ours), rg), (peer(*theirs), torch)):

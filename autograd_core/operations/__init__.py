@@ -7,7 +7,7 @@ from . import (  # noqa: F401
     batch_last,
     batch_normalization,
     comparison,
-    complex,
+    complex_parts,
     contraction,
     convolution,
     creation,

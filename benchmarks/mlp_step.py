@@ -157,4 +157,9 @@ def with_autograd(size: dict[str, Any], arrays: dict[str, np.ndarray]) -> Callab
     return step
 
 
-PEERS = {"retrograd": with_retrograd, "retrograd-compiled": with_compiled, "torch": with_torch, "autograd": with_autograd}
+PEERS = {
+    "retrograd": with_retrograd,
+    "retrograd-compiled": with_compiled,
+    "torch": with_torch,
+    "autograd": with_autograd,
+}

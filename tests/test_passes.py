@@ -138,7 +138,10 @@ def fused(function, *arrays, smallest=2):
 V = np.arange(3, dtype=np.float32)
 GROUPS = {
     "a chain": (lambda x, v: rg.exp(x * 2) + 1, [["multiply", "exp", "add"]]),
-    "broadcast inputs": (lambda x, v: rg.maximum(x * v, 0) - x[:, :1], ["getitem", ["multiply", "maximum", "subtract"]]),
+    "broadcast inputs": (
+        lambda x, v: rg.maximum(x * v, 0) - x[:, :1],
+        ["getitem", ["multiply", "maximum", "subtract"]],
+    ),
     "rows": (
         lambda x, v: rg.exp(x - rg.max(x, axis=1, keepdims=True)),
         [["max", "subtract", "exp"]],
@@ -152,7 +155,10 @@ GROUPS = {
         lambda x, v: rg.exp(x * v) + rg.matmul(rg.exp(x * v).T, x)[:2],
         None,
     ),
-    "not over the middle of a transpose": (lambda x, v: rg.exp((x * v).T) + 1, ["multiply", "transpose", ["exp", "add"]]),
+    "not over the middle of a transpose": (
+        lambda x, v: rg.exp((x * v).T) + 1,
+        ["multiply", "transpose", ["exp", "add"]],
+    ),
 }
 
 

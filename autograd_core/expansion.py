@@ -107,7 +107,7 @@ def _gradients(vjp: Record, step: Step, given: Sequence[Any], outs: Sequence[Any
     stand-in: the gradient does not depend on its value."""
     rec = REGISTRY[vjp.name.removesuffix(".vjp")]
     layout, needs = step.attributes["layout"], step.attributes["needs"]
-    seed, *values = fill(layout, iter(given))
+    seed, *values = fill(layout, iter(given)) or ()
     found: dict[str, Any] = {}
     attributes = dict(rec.defaults)
     for value, (origin, key) in zip(values, rec.joint_reads, strict=True):

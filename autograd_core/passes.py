@@ -46,7 +46,7 @@ def merge_equal(
     changing = set(written)
     seen: dict[Any, tuple[int, ...]] = {}
     stands_for: dict[int, int] = {}
-    kept = []
+    left = []
     for step in steps:
         inputs = tuple(Value(stands_for.get(v.number, v.number)) if isinstance(v, Value) else v for v in step.inputs)
         step = step._replace(inputs=inputs)
@@ -62,5 +62,5 @@ def merge_equal(
             continue
         if key is not None:
             seen[key] = step.outputs
-        kept.append(step)
-    return kept, stands_for
+        left.append(step)
+    return left, stands_for

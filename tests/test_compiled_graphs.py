@@ -150,7 +150,7 @@ def test_generated_kernels_unjitted(program):
 
 
 @pytest.mark.skipif(not default_backend().generates(), reason="nothing here compiles kernels")
-@settings(max_examples=4, **COMMON)
+@settings(max_examples=2, **COMMON)
 @given(programs())
 def test_generated_kernels_compiled(program):
     check(program, 1e-3)

@@ -180,3 +180,10 @@ def test_shapes_as_cuts():
     assert per_row((2, 1), (2, 3), 3)
     assert not per_row((1, 3), (2, 3), 3)
     assert not per_row((2, 3), (2, 3), 3)
+
+
+def test_values_that_must_lie_apart_are_not_merged():
+    tape, _, _ = recorded(lambda x: rg.exp(x) + rg.exp(x), X)
+    second = tape.steps[1].outputs[0]
+    assert names(merge_equal(tape.steps, (), {second})[0]) == ["exp", "exp", "add"]
+    assert names(merge_equal(tape.steps, {second})[0]) == ["exp", "exp", "add"]

@@ -65,12 +65,12 @@ _maximum, _minimum = _extreme("maximum"), _extreme("minimum")
 
 @overload(mathematics.float_of_bits, inline="always")
 def _float_of_bits(bits):
-    return lambda bits: _as_float(bits)
+    return lambda bits: _as_float(bits)  # pyright: ignore[reportCallIssue]
 
 
 @overload(mathematics.bits_of_float, inline="always")
 def _bits_of_float(x):
-    return lambda x: _as_bits(x)
+    return lambda x: _as_bits(x)  # pyright: ignore[reportCallIssue]
 
 
 @overload(mathematics.maximum, inline="always")

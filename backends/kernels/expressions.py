@@ -72,7 +72,7 @@ class _Translator(ast.NodeTransformer):
         self.dtype = dtype
 
     def visit_Constant(self, node: ast.Constant) -> ast.AST:
-        if type(node.value) not in (int, float, bool):
+        if not isinstance(node.value, (int, float)):
             raise Unsupported(f"a constant {node.value!r}")
         if self.dtype == "bool":
             return ast.Constant(bool(node.value))

@@ -163,7 +163,7 @@ def erf(x: np.float32) -> np.float32:
     return found if x == x else x
 
 
-def sine(x: np.float32, quarter: np.float64) -> np.float32:
+def sine(x: np.float32, quarter: float) -> np.float32:
     """sin(x + quarter · π/2). The reduction is done in double precision: absolute error below 2e-7 up to |x| = 10⁶,
     growing with x beyond."""
     wide = np.float64(x)

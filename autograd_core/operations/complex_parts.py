@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from ..define import record
-from ..samples import Sample, calls, draw, reals
+from ..samples import Sample, calls, draw
 
 _complex = calls(
     lambda rng: Sample((draw(rng, (3, 4)) + 1j * draw(rng, (3, 4)),)),
     lambda rng: Sample((np.asarray(draw(rng, ()) + 1j * draw(rng, ())),)),
-    *[lambda rng, make=make: make for make in reals()()],
+    lambda rng: Sample((draw(rng, (2, 1, 3)),)),
+    lambda rng: Sample((draw(rng, (0, 3)),)),
 )
 
 

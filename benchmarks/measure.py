@@ -28,7 +28,7 @@ class Protocol(NamedTuple):
 
     pairs: int = 11
     block: float = 0.15
-    product_block: float = 0.03
+    product_block: float = 0.08
     calm: float | None = 0.05
 
 

@@ -1,10 +1,12 @@
-"""What holds for every test run: one BLAS thread, the installed package, hypothesis without luck.
+"""What holds for every test run: one BLAS thread, the installed package, its own kernel cache, hypothesis without luck.
 
 The suite runs on whatever RETROGRAD_BACKEND names (`numpy` if it is not set), so no test names a backend unless it is
 about that backend.
 """
 
+import getpass
 import os
+import tempfile
 import tomllib
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +17,9 @@ from hypothesis import HealthCheck, settings
 # Workers share the cores. Set before anything imports NumPy, and inherited by the workers.
 for _name in ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
     os.environ.setdefault(_name, "1")
+
+# Generated kernels are shared by the workers of a run and by runs, but kept out of the user's own cache.
+os.environ.setdefault("RETROGRAD_CACHE", str(Path(tempfile.gettempdir(), f"retrograd-tests-{getpass.getuser()}")))
 
 # No deadline and no check of speed: a slow machine is not a failure. `ci` draws the same examples at every run.
 _EVERYWHERE = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow], "print_blob": True}

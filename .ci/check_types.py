@@ -17,7 +17,8 @@ from pathlib import Path
 CHECKOUT = Path(__file__).resolve().parent.parent
 PROGRAMS = [CHECKOUT / ".ci" / name for name in ("typed_user.py", "stubs.py")]  # what they import is the installed one
 OPTIONAL = {"cupy", "cupy_backends", "cupyx"}  # the extras cuda12, cuda13
-OPTIONAL |= {"autograd", "matplotlib", "ml_dtypes", "scipy", "sklearn", "threadpoolctl", "torch", "tqdm"}
+OPTIONAL |= {"autograd", "llvmlite", "matplotlib", "ml_dtypes", "numba", "scipy", "sklearn"}
+OPTIONAL |= {"threadpoolctl", "torch", "tqdm"}
 
 
 def configure(site: Path) -> None:

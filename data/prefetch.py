@@ -48,11 +48,12 @@ def prefetched(items: Generator[T, None, None], depth: int, context: Context) ->
                 raise item.error
             yield item
     finally:
-        stop.set()
-        # An emptied queue has room for the one item that the thread may still put before it sees `stop`.
-        while not ready.empty():
-            ready.get()
-        # While the interpreter ends, daemon threads are frozen: waiting for one would never end.
+        # While the interpreter ends, daemon threads are frozen, maybe with the queue's lock in hand: waiting for the
+        # thread, or for the lock, would never end.
         if not sys.is_finalizing():
+            stop.set()
+            # An emptied queue has room for the one item that the thread may still put before it sees `stop`.
+            while not ready.empty():
+                ready.get()
             thread.join()
             items.close()

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from ..backends import doctor, get_backend, kernel_tier
+from ..backends import TIERS, doctor, get_backend, kernel_tier
 from ..backends.base import Backend
 
 
@@ -42,7 +42,9 @@ def report() -> dict[str, Any]:
     if isinstance(found["kernels"]["highest_allowed"], str):
         for name, facts in found["backends"].items():
             if facts["usable"]:
-                facts["operations"] = served(get_backend(name))
+                backend = get_backend(name)
+                facts["operations"] = served(backend)
+                facts["compiled"] = "jit" if backend.generates() else min(kernel_tier(backend), "array", key=TIERS.index)
     return found
 
 
@@ -64,7 +66,7 @@ def text(found: dict[str, Any]) -> str:
     for name, facts in found["backends"].items():
         if facts.get("operations"):
             counts = [f"{len(names)} by tier {tier}" for tier, names in facts["operations"].items()]
-            lines.append(f"  {name:<10} {', '.join(counts)}")
+            lines.append(f"  {name:<10} {', '.join(counts)}; compiled programs by tier {facts['compiled']}")
     return doctor.text(found) + ("\n".join(lines) + "\n" if len(lines) > 1 else "")
 
 

@@ -44,7 +44,8 @@ def report() -> dict[str, Any]:
             if facts["usable"]:
                 backend = get_backend(name)
                 facts["operations"] = served(backend)
-                facts["compiled"] = "jit" if backend.generates() else min(kernel_tier(backend), "array", key=TIERS.index)
+                without = min(kernel_tier(backend), "array", key=TIERS.index)
+                facts["compiled"] = "jit" if backend.generates() else without
     return found
 
 

@@ -12,7 +12,13 @@ from typing import Any
 from .record import REGISTRY, Record
 from .tensor import TENSOR_TYPES
 
-HOLE = object()  # where an array input stands in a layout
+
+class _Hole:
+    def __repr__(self) -> str:
+        return "%"
+
+
+HOLE = _Hole()  # where an array input stands in a layout
 
 
 @cache

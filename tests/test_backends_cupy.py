@@ -61,7 +61,7 @@ def compiled(tmp_path_factory):
         #define __global__
         #define __device__ static
         struct Index { unsigned x; };
-        static Index threadIdx, blockIdx, blockDim, gridDim;
+        static thread_local Index threadIdx, blockIdx, blockDim, gridDim;
         static unsigned long long __umul64hi(unsigned long long a, unsigned long long b) {
             return (unsigned long long)(((unsigned __int128)a * b) >> 64);
         }

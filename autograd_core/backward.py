@@ -222,7 +222,9 @@ def _joint(node: Node, g: Any, needs: tuple[bool, ...], ops: Any, lifted: bool, 
 
 
 def _is_complex(g: Any) -> bool:
-    return any(_is_complex(part) for part in g) if type(g) is list else g is not None and g.dtype.kind == "c"
+    if type(g) is not list:
+        return g is not None and g.dtype.kind == "c"
+    return any(_is_complex(part) for part in g)
 
 
 def _conjugate(ops: Any, g: Any) -> Any:

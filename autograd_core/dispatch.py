@@ -161,7 +161,8 @@ def _general(rec: Record) -> Callable:
             len(given) != len(attributes)
             or (len(args) > fixed + len(attributes) and not rec.variadic)
             or len(inputs) < required
-            or any(v is None for v in inputs[:required])
+            or (required and inputs[0] is None)
+            or (required > 1 and any([v is None for v in inputs[1:required]]))  # noqa: C419  a list is faster
         ):
             if "ddof" in kwargs and "correction" in attributes:  # NumPy's word
                 kwargs["correction"] = kwargs.pop("ddof")
@@ -180,6 +181,7 @@ def apply(rec: Record, inputs: tuple[Any, ...], attributes: dict[str, Any]) -> A
     mode = current()
     array_type = None
     arrays: list[Any] = []
+    wanted = False  # whether an operand wants a gradient
     for value in inputs:
         if type(value) in TENSOR_TYPES:
             array = value.array
@@ -188,6 +190,7 @@ def apply(rec: Record, inputs: tuple[Any, ...], attributes: dict[str, Any]) -> A
                     raise BackendMixError(rec, inputs)
                 array_type = type(array)
             arrays.append(array)
+            wanted = wanted or value.requires_grad
         elif value is None:
             arrays.append(None)
         else:
@@ -197,6 +200,7 @@ def apply(rec: Record, inputs: tuple[Any, ...], attributes: dict[str, Any]) -> A
         inputs = _settled(rec, inputs)
         arrays = [v.array if type(v) in TENSOR_TYPES else v for v in inputs]
         array_type = _backend(rec, inputs).array_type
+        wanted = any(type(v) in TENSOR_TYPES and v.requires_grad for v in inputs)
     if rec.check:
         rec.check(BACKEND_BY_TYPE[array_type], *arrays, **attributes)
     call = rec.impl[array_type]
@@ -209,18 +213,16 @@ def apply(rec: Record, inputs: tuple[Any, ...], attributes: dict[str, Any]) -> A
     if rec.residuals:
         raw, *residuals = raw
         residuals = [BACKEND_BY_TYPE[array_type].wrap(r) if isinstance(r, np.generic) else r for r in residuals]
-    outs = raw if rec.multiple else (raw,)
-    if any([type(o) is not array_type and type(o) not in BACKEND_BY_TYPE for o in outs]):  # noqa: C419  a list is faster
-        outs = [o if type(o) in BACKEND_BY_TYPE else BACKEND_BY_TYPE[array_type].wrap(o) for o in outs]
+    outs = list(raw) if rec.multiple else [raw]
+    for index, out in enumerate(outs):
+        if type(out) is not array_type and type(out) not in BACKEND_BY_TYPE:
+            outs[index] = BACKEND_BY_TYPE[array_type].wrap(out)
     node = None
-    if mode.grad and rec.differentiable:
-        for value in inputs:
-            if type(value) in TENSOR_TYPES and value.requires_grad:
-                node = _node(rec, inputs, arrays, outs if rec.multiple else outs[0], attributes, residuals, mode)
-                break
+    if wanted and mode.grad and rec.differentiable:
+        node = _node(rec, inputs, arrays, outs if rec.multiple else outs[0], attributes, residuals, mode)
     results = []
     for index, out in enumerate(outs):
-        if node is None or not is_float(out.dtype):
+        if node is None or not (out.dtype.kind == "f" or is_float(out.dtype)):
             result = _made(out, None)
         else:
             result = _made(out, Output(node, index) if rec.multiple else node)
@@ -244,25 +246,22 @@ def _node(
     rec: Record, operands: Any, arrays: list[Any], out: Any, attributes: dict[str, Any], residuals: Any, mode: Mode
 ) -> Node | None:
     """What the walk will need of this call; None where no operand that has a rule wants a gradient."""
-    if rec.joint:
-        needs = tuple([type(o) in TENSOR_TYPES and o.requires_grad for o in operands])
-    else:
-        needs = tuple(
-            [
-                rule is not None and type(o) in TENSOR_TYPES and o.requires_grad
-                for o, (rule, _) in zip(operands, rec.ordered, strict=True)
-            ]
-        )
-        if True not in needs:
-            return None
-    node = Node(
-        rec,
-        tuple([(o.node or o) if n else None for o, n in zip(operands, needs, strict=True)]),
-        rec.save[needs](arrays, out, attributes, residuals),
-        _versions(rec.saved_inputs[needs], operands),
-        tuple([(a.shape, a.dtype) if n else None for a, n in zip(arrays, needs, strict=True)]),
-        attributes,
-    )
+    needs, edges, specs = [], [], []
+    for i, operand in enumerate(operands):
+        if type(operand) in TENSOR_TYPES and operand.requires_grad and (rec.joint or rec.ordered[i][0]):
+            array = arrays[i]
+            needs.append(True)
+            edges.append(operand.node or operand)
+            specs.append((array.shape, array.dtype))
+        else:
+            needs.append(False)
+            edges.append(None)
+            specs.append(None)
+    if True not in needs:
+        return None
+    key = tuple(needs)
+    saved = rec.save[key](arrays, out, attributes, residuals)
+    node = Node(rec, tuple(edges), saved, _versions(rec.saved_inputs[key], operands), tuple(specs), attributes)
     if rec.joint and not rec.exact:
         node.inputs = arrays
     if rec.multiple:

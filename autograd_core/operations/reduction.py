@@ -33,7 +33,9 @@ def kept(shape: tuple[int, ...], axis: Any) -> tuple[int, ...]:
 
 def _spread(ops: Any, g: Any, shape: tuple[int, ...], axis: Any) -> Any:
     """Bring what a reduction gave back to the shape that it reduced."""
-    return ops.broadcast_to(ops.reshape(g, shape=kept(shape, axis)), shape=shape)
+    if axis is not None:
+        g = ops.reshape(g, shape=kept(shape, axis))
+    return ops.broadcast_to(g, shape=shape)
 
 
 @record(

@@ -196,7 +196,7 @@ def _from_rules(
     if rec.joint is None:
         gradients: list[Any] = []
         for edge, values, (rule, reads) in zip(node.edges, saved, rec.ordered, strict=True):
-            if edge is None or (leads is not None and id(edge) not in leads):
+            if edge is None or rule is None or (leads is not None and id(edge) not in leads):
                 gradients.append(None)
             else:
                 gradients.append(rule(ops, g, *(_lift(node, values, reads) if lifted else values)))

@@ -107,7 +107,7 @@ def _gradients(vjp: Record, step: Step, given: Sequence[Any], outs: Sequence[Any
     stand-in: the gradient does not depend on its value."""
     rec = REGISTRY[vjp.name.removesuffix(".vjp")]
     layout, needs = step.attributes["layout"], step.attributes["needs"]
-    seed, *values = fill(layout, iter(given)) or ()
+    seed, *values = list(fill(layout, iter(given)))
     found: dict[str, Any] = {}
     attributes = dict(rec.defaults)
     for value, (origin, key) in zip(values, rec.joint_reads, strict=True):
@@ -118,9 +118,9 @@ def _gradients(vjp: Record, step: Step, given: Sequence[Any], outs: Sequence[Any
     shapes = iter(outs)
     inputs, targets = [], []
     for name, need in zip(rec.inputs, needs, strict=False):
-        spec = next(shapes) if need else None
         value = found.get(name)
         if need:
+            spec = next(shapes)
             value = Tensor(np.zeros(*spec) if value is None else value.array)
             value.requires_grad = True
             targets.append(value)

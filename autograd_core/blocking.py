@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .blocks import BLOCK, _flat
+from .blocks import BLOCK, straight
 
 Instruction = tuple[Callable[..., Any], tuple[Any, ...]]
 
@@ -38,10 +38,11 @@ def _joins(run: list[Instruction], instruction: Instruction) -> bool:
         return False
     large = [p for p in places if isinstance(p, np.ndarray) and p.ndim]
     like = places[-1]
-    if not large or like.size <= 2 * BLOCK or any(p.size != like.size or _flat(p, like) is None for p in large):
+    if not large or like.size <= 2 * BLOCK or any(p.size != like.size or straight(p, like) is None for p in large):
         return False
     others = [p for _, taken in run for p in taken if isinstance(p, np.ndarray) and p.ndim]
-    if others and (others[0].size != like.size or _flat(others[0], like) is None or _flat(like, others[0]) is None):
+    first = others[0] if others else like
+    if first.size != like.size or straight(first, like) is None or straight(like, first) is None:
         return False
     return all(_same_or_apart(p, q) for p in [*large, *others] for q in large)
 
@@ -56,7 +57,7 @@ def _in_blocks(run: list[Instruction]) -> list[Instruction]:
         return run
     size = run[0][1][-1].size
     flat = [
-        (call, [_flat(p, p) if isinstance(p, np.ndarray) and p.ndim else p for p in places]) for call, places in run
+        (call, [straight(p, p) if isinstance(p, np.ndarray) and p.ndim else p for p in places]) for call, places in run
     ]
     return [
         (call, tuple(p[at : at + BLOCK] if isinstance(p, np.ndarray) and p.ndim else p for p in places))

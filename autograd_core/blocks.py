@@ -25,19 +25,19 @@ def blockwise(function: Callable[..., Any], *arrays: Any) -> Any:
     first = arrays[0]
     if not isinstance(first, np.ndarray) or first.size <= BLOCK:
         return function(*arrays)
-    flat = [_flat(a, first) for a in arrays]
+    flat = [straight(a, first) for a in arrays]
     if any(a is None for a in flat):
         return function(*arrays)
     start = function(*[a[:BLOCK] for a in flat])
     out = np.empty_like(first, dtype=start.dtype)
-    whole = _flat(out, out)
+    whole = straight(out, out)
     whole[:BLOCK] = start
     for at in range(BLOCK, first.size, BLOCK):
         whole[at : at + BLOCK] = function(*[a[at : at + BLOCK] for a in flat])
     return out
 
 
-def _flat(array: np.ndarray, like: np.ndarray) -> Any:
+def straight(array: np.ndarray, like: np.ndarray) -> Any:
     """All elements on one axis in the order of memory, without a copy; None if they have gaps or another order."""
     if array.flags.c_contiguous and like.flags.c_contiguous:
         return array.reshape(-1)

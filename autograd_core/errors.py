@@ -126,18 +126,18 @@ def one_frame(function: _Function) -> _Function:
         except Exception as error:
             if full_traceback():
                 raise
-            raise error.with_traceback(_users_part(error.__traceback__))  # noqa: B904  the same error
+            raise error.with_traceback(users_part(error.__traceback__))  # noqa: B904  the same error
 
     return call  # type: ignore[return-value]
 
 
-def _users_part(traceback: TracebackType | None) -> TracebackType | None:
+def users_part(traceback: TracebackType | None) -> TracebackType | None:
     """The frames of the user's code, each with the first of ours below it."""
     entries = []
     while traceback is not None:
         entries.append(traceback)
         traceback = traceback.tb_next
-    ours = [_is_ours(entry.tb_frame.f_globals.get("__name__", "")) for entry in entries]
+    ours = [is_ours(entry.tb_frame.f_globals.get("__name__", "")) for entry in entries]
     kept = None
     for i in reversed(range(len(entries))):
         if not ours[i] or (i > 0 and not ours[i - 1]):
@@ -145,7 +145,7 @@ def _users_part(traceback: TracebackType | None) -> TracebackType | None:
     return kept
 
 
-def _is_ours(module: str) -> bool:
+def is_ours(module: str) -> bool:
     return module.startswith(("retrograd.", "numpy.")) and not module.startswith("retrograd.examples.")
 
 
@@ -156,6 +156,6 @@ def full_traceback() -> bool:
 def user_line() -> str:
     """File and line of the nearest caller outside the framework."""
     frame = sys._getframe(1)
-    while frame.f_back is not None and _is_ours(frame.f_globals.get("__name__", "")):
+    while frame.f_back is not None and is_ours(frame.f_globals.get("__name__", "")):
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"

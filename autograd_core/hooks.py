@@ -41,6 +41,11 @@ def register(tensor: Tensor, hook: Callable[[Tensor], Tensor | None]) -> Handle:
     if hooks is None:
         hooks = {}
         setattr(owner, slot, hooks)
+    return add(hooks, hook)
+
+
+def add(hooks: dict[int, Any], hook: Callable[..., Any]) -> Handle:
+    """Put a hook at the end of a table of hooks; the handle takes it out again."""
     key = _next_key()
     hooks[key] = hook
     return Handle(hooks, key)

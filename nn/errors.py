@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ..autograd_core.errors import _is_ours, _users_part, full_traceback
+from ..autograd_core.errors import full_traceback, is_ours, users_part
 
 if TYPE_CHECKING:
     from .module import Module
@@ -30,7 +30,7 @@ def located(error: Exception, module: Module) -> Exception:
 
 def trimmed(error: Exception) -> Exception:
     """`error` without our frames, but the first below each of the user's."""
-    return error if full_traceback() else error.with_traceback(_users_part(error.__traceback__))
+    return error if full_traceback() else error.with_traceback(users_part(error.__traceback__))
 
 
 def nearest(name: str, names: Iterable[str]) -> str:
@@ -71,7 +71,7 @@ def _has_our_text(error: Exception) -> bool:
     deepest = error.__traceback__
     while deepest is not None and deepest.tb_next is not None:
         deepest = deepest.tb_next
-    raised_here = deepest is not None and _is_ours(deepest.tb_frame.f_globals.get("__name__", ""))
+    raised_here = deepest is not None and is_ours(deepest.tb_frame.f_globals.get("__name__", ""))
     return getattr(error, "explained", False) or (
         raised_here and type(error) in (ValueError, TypeError, IndexError, RuntimeError)
     )

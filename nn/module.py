@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, Self, TypeVar
 
 import numpy as np
 
+from ..autograd_core import hooks
 from ..autograd_core.context import current
 from ..autograd_core.errors import one_frame
-from ..autograd_core.hooks import Handle, _next_key
 from ..autograd_core.tensor import Tensor
 from .errors import located, nearest, trimmed
 from .parameter import Parameter
@@ -312,11 +312,11 @@ class Module:
 
     # -- looking at it ------------------------------------------------------------------------------------------------
 
-    def register_forward_pre_hook(self, hook: Callable[[Module, tuple[Any, ...]], Any]) -> Handle:
+    def register_forward_pre_hook(self, hook: Callable[[Module, tuple[Any, ...]], Any]) -> hooks.Handle:
         """Call `hook(module, args)` before each forward; what it returns, if not None, replaces the arguments."""
         return _add_hook(self, "_pre_hooks", hook)
 
-    def register_forward_hook(self, hook: Callable[[Module, tuple[Any, ...], Any], Any]) -> Handle:
+    def register_forward_hook(self, hook: Callable[[Module, tuple[Any, ...], Any], Any]) -> hooks.Handle:
         """Call `hook(module, args, output)` after each forward; what it returns, if not None, replaces the output."""
         return _add_hook(self, "_forward_hooks", hook)
 
@@ -392,11 +392,8 @@ def _named(
                 yield _joined(path, name), tensor
 
 
-def _add_hook(module: Module, kind: str, hook: Callable[..., Any]) -> Handle:
-    hooks = module.__dict__.setdefault(kind, {})
-    key = _next_key()
-    hooks[key] = hook
-    return Handle(hooks, key)
+def _add_hook(module: Module, kind: str, hook: Callable[..., Any]) -> hooks.Handle:
+    return hooks.add(module.__dict__.setdefault(kind, {}), hook)
 
 
 def _call_with_hooks(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

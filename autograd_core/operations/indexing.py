@@ -133,10 +133,8 @@ def getitem(xp, x, /, *indices, template):
     return x[index if indices or ... in template else (*index, ...)]
 
 
-def _index_add_rule(ops, needs, g, value_shape, indices, template):
-    taken = None
-    if needs[1]:
-        taken = ops.getitem(g, *indices, template=template)
+def _index_add_rule(ops, needs, g, indices, template):
+    taken = ops.getitem(g, *indices, template=template) if needs[1] else None
     return [g, taken, *[None] * len(indices)]
 
 

@@ -1,7 +1,7 @@
 """retrograd: reverse-mode automatic differentiation with a pluggable array backend.
 
-`import retrograd as rg` gives tensors and operations; `rg.nn`, `rg.optim`, `rg.data`, `rg.train` are imported when used
-first.
+`import retrograd as rg` gives tensors and operations; `rg.nn`, `rg.optim`, `rg.data`, `rg.models`, `rg.train` are
+imported when used first.
 
 >>> import retrograd as rg
 >>> w = rg.tensor([1.0, 2.0], requires_grad=True)
@@ -52,7 +52,7 @@ globals().update({name: function for name, function in _FUNCTIONS.items() if _RE
 globals().update(_PUBLIC)
 concatenate = _PUBLIC["concat"]
 
-_ROOMS = ("nn", "optim", "data", "train", "testing", "backends", "autograd_core", "benchmarks", "examples")
+_ROOMS = ("nn", "optim", "data", "models", "train", "testing", "backends", "autograd_core", "benchmarks", "examples")
 _ELSEWHERE = {  # what `rg.` offers from modules that are imported when it is used first
     "functional_call": "nn",
     "compile": "autograd_core.compile",

@@ -122,6 +122,7 @@ from . import backends as backends
 from . import benchmarks as benchmarks
 from . import data as data
 from . import examples as examples
+from . import models as models
 from . import nn as nn
 from . import optim as optim
 from . import testing as testing

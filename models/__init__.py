@@ -1,0 +1,1 @@
+"""Published architectures, with the names of their published checkpoints."""

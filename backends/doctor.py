@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from . import blas
+from . import arithmetic, blas
 from .errors import BackendError
 from .registry import default_backend, discover, get_backend
 from .tiers import kernel_tier
@@ -55,6 +55,7 @@ def report() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.release()} {platform.machine()}",
         "processor": {"model": processor(), "cores": os.cpu_count(), "usable_cores": usable_cores()},
+        "arithmetic": {str(core): wrong for core, wrong in arithmetic.faults_by_core().items()},
         "numpy": {"version": np.__version__, "blas": blas.describe()},
         "default_backend": _or_error(lambda: default_backend().name),
         "backends": {name: _backend(name, reason) for name, reason in discover().items()},
@@ -144,6 +145,8 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     threads = "an unknown number of threads" if library["threads"] is None else f"{library['threads']} thread(s)"
     yield f"retrograd    {found['retrograd']} on Python {found['python']}, {found['platform']}"
     yield f"processor    {chip['model']}, {chip['cores']} cores, {chip['usable_cores']} for this process"
+    for core, wrong in found["arithmetic"].items():
+        yield f"             FAULTY: core {core} computes {', '.join(wrong)} wrongly; trust no result of this machine"
     yield f"NumPy        {found['numpy']['version']} with {library['name']} {library['version']}, {threads}"
     yield f"             {library['file'] or 'a BLAS whose threads only the environment sets'}"
     yield ""

@@ -1,11 +1,12 @@
 """`retrograd doctor`: a report that is true, readable and JSON, and an exit code that scripts can use."""
 
 import json
+import os
 import sys
 
 import numpy as np
 import pytest
-from retrograd.backends import discover, registry
+from retrograd.backends import arithmetic, discover, registry
 from retrograd.backends import doctor as machine
 from retrograd.testing import doctor
 
@@ -91,3 +92,16 @@ def test_without_a_gpu_the_examination_is_one_error(arguments, tmp_path, monkeyp
     assert captured.err.count("\n") == 1
     assert captured.out == ""
     assert not list(tmp_path.iterdir())
+
+
+def test_a_core_that_computes_wrongly_is_told(monkeypatch):
+    cases = dict(arithmetic._cases())
+    function, operands, out = cases["divide"]
+    wrong = out.copy()
+    wrong[2] *= 1 + 1e-11
+    monkeypatch.setattr(arithmetic, "_cases", lambda: {**cases, "divide": (function, operands, wrong)})
+    cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else {0}
+    assert arithmetic.faults_by_core() == {core: ["divide"] for core in cores}
+    found = machine.report()
+    assert found["arithmetic"] == {str(core): ["divide"] for core in sorted(cores)}
+    assert "computes divide wrongly" in machine.text(found)

@@ -107,6 +107,7 @@ class Record:
         self.moves = kind in ("movement", "indexing") and bool(self.inputs)
         self.ordered = tuple(self.rule_of(i) for i in range(len(self.inputs)))
         self.impl = _Resolved(self._implementation)
+        self.first_order = _Resolved(self._first_order)
         self.save: dict[tuple[bool, ...] | bool, Callable] = _Savers(self)
         self.saved_inputs: dict[tuple[bool, ...], tuple[int, ...]] = _SavedInputs(self)
 
@@ -162,12 +163,29 @@ class Record:
         if kernel:
             return kernel
         if self.kind not in ("fused", "random"):
-            return _array_function(self, backend.xp) or written
+            return array_function(self, backend.xp) or written
         if self.fast:
-            return partial(self.fast, raw_ops(array_type))
-        if self.residuals and self.kind == "fused":  # a random record's forward gives its residuals itself
-            return lambda *a, **k: (written(*a, **k), *[None] * len(self.residuals))
+            written = partial(self.fast, raw_ops(array_type))
+        elif self.residuals and self.kind == "fused":  # a random record's forward gives its residuals itself
+            plain = written
+            written = lambda *a, **k: (plain(*a, **k), *[None] * len(self.residuals))  # noqa: E731
+        if self._on_kernels(backend):
+            from .eager_kernels import QuickForward
+
+            return QuickForward(self, backend, written)
         return written
+
+    def _first_order(self, array_type: type) -> Callable | None:
+        """The joint rule on arrays of that type: on kernels where the backend generates them."""
+        backend = BACKEND_BY_TYPE[array_type]
+        if self.joint is None or not self._on_kernels(backend):
+            return self.joint
+        from .eager_kernels import QuickRule
+
+        return QuickRule(self, backend)
+
+    def _on_kernels(self, backend: Any) -> bool:
+        return self.kind == "fused" and not self.multiple and bool(self.samples) and backend.generates()
 
     def as_written(self, array_type: type) -> Callable:
         """The forward for arrays of that type, without kernels: what every faster way is compared with."""
@@ -182,7 +200,7 @@ class _Probe:
         return lambda *args, **kwargs: (name, args, kwargs)
 
 
-def _array_function(rec: Record, xp: Any) -> Callable | None:
+def array_function(rec: Record, xp: Any) -> Callable | None:
     """`xp.name` itself where the forward only hands its inputs on to it: one Python frame less per operation."""
     if rec.variadic or rec.attributes:
         return None

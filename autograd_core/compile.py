@@ -55,10 +55,7 @@ class Compiled:
             if current().recorder is not None:  # a compiled function inside another one is part of that one's program
                 return self.function(*args, **kwargs)
             signature = self._signature(args, kwargs)
-            program = self.programs.get(signature)
-            if program is not None and not program.valid():
-                del self.programs[signature]  # a storage was replaced: record anew
-                program = None
+            program = self._valid(signature)
             if program is None:
                 return self._record(signature, args, kwargs)
             self.program = program
@@ -71,36 +68,48 @@ class Compiled:
         state, schedules and random streams are afterwards what they were."""
         with self._lock:
             args, kwargs = _as_tensors(args), _as_tensors(kwargs)
-            if self._signature(args, kwargs) in self.programs:
+            if self._valid(self._signature(args, kwargs)) is not None:
                 return
             gradients = _gradients()
-            done: list[Undo] = []
-            try:
-                for _ in range(4):  # the first calls bring into being what a signature is made of
-                    signature = self._signature(args, kwargs)
-                    if signature in self.programs:
-                        break
+            for _ in range(5):  # leaves and optimizers are part of the signature once a call has met them
+                signature = self._signature(args, kwargs)
+                if self._valid(signature) is not None:
+                    break
+                done: list[Undo] = []
+                try:
                     self._record(signature, args, kwargs, done)
-            finally:
-                for undo in reversed(done):
-                    undo.restore()
-                for leaf in self._leaves.values():
-                    leaf.grad = None
-                for tensor, grad, values in gradients:
-                    grad.array[...] = values
-                    tensor.grad = grad
+                finally:
+                    for undo in done:
+                        undo.restore()
+                    for leaf in self._leaves.values():
+                        leaf.grad = None
+                    for tensor, grad, values in gradients:
+                        grad.array[...] = values
+                        tensor.grad = grad
+
+    def _valid(self, signature: Any) -> Program | None:
+        """The program of a signature, if there is one and no storage was replaced since: else it is recorded anew."""
+        program = self.programs.get(signature)
+        if program is not None and not program.valid():
+            del self.programs[signature]
+            return None
+        return program
 
     def _record(self, signature: Any, args: Any, kwargs: Any, undo: list[Undo] | None = None) -> Any:
-        """An eager call that is watched. The first of all only warms up, the second is confirmed by the third."""
+        """An eager call that is watched. The first of all only warms up, the second is confirmed by the third.
+
+        One that meets an optimizer for the first time is a first one too: its parameters move (see `flatten`).
+        """
         slots = {id(leaf.grad.array): leaf for leaf in self._leaves.values() if leaf.grad is not None}
         tape, result = record_call(self.function, args, kwargs, slots, journal=undo is not None)
         if undo is not None:
             undo.append(tape.undo)  # type: ignore[arg-type]
         self._modules |= tape.modules
+        met = [optimizer for key, optimizer in tape.optimizers.items() if key not in self._optimizers]
         self._optimizers |= tape.optimizers
         self._leaves |= {id(leaf): leaf for leaf in tape.leaves()}
-        if not self._warm:
-            for optimizer in tape.optimizers.values():
+        if met or not self._warm:
+            for optimizer in met:
                 optimizer.flatten()
             self._warm = True
             return _detached(result)

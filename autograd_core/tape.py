@@ -126,8 +126,15 @@ def record_call(
     for _, leaf in tree_leaves((args, kwargs)):
         if type(leaf) in TENSOR_TYPES:
             tape.inputs.append(tape.number(leaf, known=True))
-    with switched(recorder=tape):
-        result = function(*args, **kwargs)
+    try:
+        with switched(recorder=tape):
+            result = function(*args, **kwargs)
+    except BaseException:
+        if tape.undo is not None:
+            tape.undo.restore()
+            for leaf in tape.leaves():
+                leaf.grad = None
+        raise
     tape.outputs = [Value(tape.number(v)) if type(v) in TENSOR_TYPES else v for _, v in tree_leaves(result)]
     for leaf in tape.leaves():
         number = None if leaf.grad is None else tape.number(leaf.grad)

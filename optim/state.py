@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ..autograd_core.inplace import overwrite
 from ..autograd_core.tensor import Tensor, asarray
 from ..backends import BACKEND_BY_TYPE
 from .optimizer import Optimizer
@@ -57,7 +58,7 @@ def load_state_dict(optimizer: Optimizer, state: Mapping[str, Any], model: Any =
     for key, entry in state["state"].items():
         parameter, group = parameters[key]
         made[parameter] = _entry(optimizer, key, parameter, {**optimizer.defaults, **group}, entry)
-    optimizer.state = made
+    optimizer.state = {p: _into(optimizer.state.get(p, {}), new) for p, new in made.items()}
     for group, given in zip(groups, options, strict=True):
         group.update(given)
 
@@ -156,6 +157,22 @@ def _entry(
             raise ValueError(f"{name!r} of {key!r} must have shape {tuple(array.shape)}, got {tuple(value.shape)}")
         made[name] = Tensor(p.backend.asarray(np.array(value), dtype=array.dtype))
     return made
+
+
+def _into(held: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """`new`, in the Tensors that are there already where they fit: compiled programs are bound to these."""
+
+    def placed(name: str, value: Any) -> Any:
+        place = held.get(name)
+        if isinstance(place, Tensor) and _kind(place) == _kind(value):
+            return overwrite(place, value)
+        return value
+
+    return {name: placed(name, value) for name, value in new.items()}
+
+
+def _kind(value: Tensor) -> tuple[Any, ...]:
+    return type(value.array), value.shape, value.dtype
 
 
 def _on_host(value: Any) -> Any:

@@ -424,3 +424,72 @@ def test_a_program_holds_no_more_than_its_function():
         return weakref.ref(w)
 
     assert used()() is None
+
+
+def test_prepare_of_calls_that_bring_gradients_and_take_them_away():
+    def made():
+        model = net(dropout=0.5)
+        optimizer = rg.optim.AdamW(model.parameters(), lr=1e-2)
+        rg.manual_seed(5)
+
+        def step(x, y, update):
+            loss = F.cross_entropy(model(x), y)
+            loss.backward()
+            if update:
+                optimizer.step()
+                optimizer.zero_grad()
+            return loss
+
+        return model, step
+
+    updates = [i % 3 == 2 for i in range(9)]
+    eager_model, eager = made()
+    expected = [eager(x, y, update).item() for (x, y), update in zip(batches(), updates, strict=True)]
+    model, step = made()
+    compiled = rg.compile(step)
+    losses = []
+    for (x, y), update in zip(batches(), updates, strict=True):
+        compiled.prepare(x, y, update)
+        compiled.program = None
+        losses.append(compiled(x, y, update).item())
+        assert compiled.program is not None, f"call {len(losses)} was not a replay"
+    same(losses, expected)
+    for p, q in zip(model.parameters(), eager_model.parameters(), strict=True):
+        same(p.numpy(), q.numpy(), 2e-4)
+        assert p.grad is None
+
+
+def test_a_prepare_that_fails_leaves_no_trace():
+    model, optimizer, step = training(OPTIMIZERS["adam"], dropout=0.5)
+    before = {name: value.numpy().copy() for name, value in model.state_dict().items()}
+    stream = rg.default_generator().state()
+    compiled = rg.compile(lambda x, y: step(x, y).item())
+    with pytest.raises(RecordingError, match="outside"):
+        compiled.prepare(*batches()[0])
+    for name, value in model.state_dict().items():
+        assert np.array_equal(value.numpy(), before[name])
+    assert rg.default_generator().state() == stream
+    assert all(state["step"] == 0 for state in optimizer.state.values())
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_state_that_an_optimizer_loads_reaches_its_programs():
+    results = []
+    for compiles in (False, True):
+        model, optimizer, step = training(OPTIMIZERS["adam"])
+        run = rg.compile(step) if compiles else step
+        for x, y in batches()[:5]:
+            run(x, y)
+        weights = {name: rg.tensor(value.numpy()) for name, value in model.state_dict().items()}
+        tensors, metadata = optimizer.to_arrays()
+        tensors = {name: rg.tensor(value.numpy()) for name, value in tensors.items()}
+        for x, y in batches()[5:7]:
+            run(x, y)
+        model.load_state_dict(weights)
+        optimizer.from_arrays(tensors, metadata)
+        for x, y in batches()[7:]:
+            loss = run(x, y)
+        results.append((loss.item(), [p.numpy().copy() for p in model.parameters()]))
+    same(results[0][0], results[1][0])
+    for p, q in zip(results[0][1], results[1][1], strict=True):
+        same(p, q, 2e-4)

@@ -393,7 +393,6 @@ def scaled_dot_product_attention(
     """
     if not dropout_p:
         return attention.scaled_dot_product_attention(query, key, value, attn_mask, is_causal=is_causal, scale=scale)
-    keys = asarray(key)
-    every = Tensor(keys.backend.xp.eye(keys.shape[-2], dtype=keys.dtype))  # what it weighs are the probabilities alone
-    weights = attention.scaled_dot_product_attention(query, keys, every, attn_mask, is_causal=is_causal, scale=scale)
+    mask = None if attn_mask is None else asarray(attn_mask)
+    weights = attention.attention_weights(ops, asarray(query), asarray(key), mask, is_causal, scale)
     return ops.matmul(random.dropout(weights, dropout_p), value)

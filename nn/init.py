@@ -4,6 +4,9 @@ framework's random stream (`rg.manual_seed`), so that the same seed gives the sa
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from ..autograd_core.context import no_grad, use_backend
@@ -22,6 +25,26 @@ _GAINS = {
     "relu": math.sqrt(2.0),
     "selu": 3.0 / 4.0,
 }
+
+
+_off: ContextVar[bool] = ContextVar("no_init", default=False)
+
+
+@contextmanager
+def no_init() -> Iterator[None]:
+    """Inside, every function here leaves its tensor as it is: for models whose values are about to be loaded.
+
+    >>> import retrograd as rg
+    >>> with rg.nn.init.no_init():
+    ...     layer = rg.nn.Linear(2, 1)
+    >>> layer.weight.tolist()
+    [[0.0, 0.0]]
+    """
+    token = _off.set(True)
+    try:
+        yield
+    finally:
+        _off.reset(token)
 
 
 def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
@@ -66,6 +89,8 @@ def normal_(tensor: Tensor, mean: float = 0.0, std: float = 1.0, generator: Gene
 
 def constant_(tensor: Tensor, val: float) -> Tensor:
     """`val` everywhere."""
+    if _off.get():
+        return tensor
     with no_grad():
         return overwrite(tensor, val)
 
@@ -141,6 +166,8 @@ def _he(tensor: Tensor, a: float, mode: str, nonlinearity: str) -> float:
 
 
 def _fill(tensor: Tensor, draw: Any, one: float, other: float, generator: Generator | None) -> Tensor:
+    if _off.get():
+        return tensor
     # Half precision is drawn in single and rounded; a stream has no numbers of 16 bits.
     dtype = tensor.dtype if tensor.dtype.itemsize >= 4 else "float32"
     with no_grad(), use_backend(tensor.backend):

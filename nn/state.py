@@ -34,7 +34,7 @@ def state_dict(module: Module, prefix: str = "") -> dict[str, Tensor]:
     """
     seen: set[int] = set()
     state: dict[str, Tensor] = {}
-    for name, tensor in _entries(module):
+    for name, tensor in entries(module):
         if id(tensor) not in seen:
             seen.add(id(tensor))
             state[prefix + name] = tensor.detach()
@@ -62,7 +62,7 @@ def load_state_dict(module: Module, state: Mapping[str, Any], strict: bool = Tru
         raise TypeError(
             f"load_state_dict expects a dict of names and Tensors, got {type(state).__name__}; rg.load(path) reads one."
         )
-    places = dict(_entries(module))
+    places = dict(entries(module))
     given = {id(places[n]) for n in state if n in places}  # a shared parameter is there under whichever name
     missing = [n for n, t in _first_names(places).items() if id(t) not in given]
     unexpected = [n for n in state if n not in places]
@@ -84,8 +84,8 @@ def load_state_dict(module: Module, state: Mapping[str, Any], strict: bool = Tru
     return Loaded(missing, unexpected)
 
 
-def _entries(module: Module) -> Iterator[tuple[str, Tensor]]:
-    """All names of what belongs to the state, shared ones more than once; a module's own before its children's."""
+def entries(module: Module) -> Iterator[tuple[str, Tensor]]:
+    """(name, tensor) of what belongs to the state, shared ones more than once; a module's own before its children's."""
     for path, owner in module.named_modules(remove_duplicate=False):
         for name, tensor in _own_parameters(owner):
             yield _joined(path, name), tensor
@@ -126,7 +126,7 @@ def _explain(module: Module, missing: list[str], unexpected: list[str], misfits:
     if missing:
         parts.append(f"missing {len(missing)}: {_listed([repr(n) for n in missing])}")
     if unexpected:
-        names = missing or list(dict(_entries(module)))
+        names = missing or list(dict(entries(module)))
         shown = []
         for name in unexpected[: _SHOWN + 1]:
             hint = nearest(str(name), names).removeprefix("; ")

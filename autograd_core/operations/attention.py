@@ -86,6 +86,19 @@ def _probabilities(ops: Any, query: Any, key: Any, mask: Any, causal: Any, scale
     return ops.where(some, ops.softmax(ops.where(some, scores, 0.0)), 0.0)
 
 
+def attention_weights(
+    ops: Any, query: Any, key: Any, mask: Any = None, is_causal: bool = False, scale: float | None = None
+) -> Any:
+    """softmax(scale · query · keyᵀ + mask), (…, L, S), by itself: for a caller that changes it before it weighs values.
+
+    The arguments are those of `scaled_dot_product_attention`.
+    """
+    _check(None, query, key, key, mask, is_causal, scale)
+    causal = _causal(ops, query, key) if is_causal else None
+    single = widened(ops, query, key)
+    return rounded(ops, _probabilities(ops, *single, mask, causal, _scale(query, scale)), query)
+
+
 # -- the fast path: arrays (batch, heads, length, width), in blocks ----------------------------------------------------
 
 

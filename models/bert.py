@@ -221,7 +221,7 @@ class BertModel(PretrainedModel):
 
     >>> import retrograd as rg
     >>> from retrograd.models import BertConfig, BertModel
-    >>> config = BertConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    >>> config = BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
     >>> out = BertModel(config).eval()(rg.tensor([[2, 5, 3]]))
     >>> out.last_hidden_state.shape, out.pooler_output.shape
     ((1, 3, 8), (1, 8))
@@ -270,7 +270,7 @@ class BertForSequenceClassification(PretrainedModel):
 
     >>> import retrograd as rg
     >>> from retrograd.models import BertConfig, BertForSequenceClassification
-    >>> config = BertConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+    >>> config = BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
     >>> out = BertForSequenceClassification(config)(rg.tensor([[2, 5, 3]]), labels=rg.tensor([1]))
     >>> out.logits.shape, out.loss.shape
     ((1, 2), ())

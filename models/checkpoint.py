@@ -78,7 +78,7 @@ def open_weights(folder: Path) -> Iterator[Weights]:
 
 
 def _shards(folder: Path) -> dict[str, str]:
-    """Name of an array → name of the file that holds it. The index is a stranger's: it may name files beside it only."""
+    """Name of an array → name of the file that holds it. The index, a stranger's, may name files beside it only."""
     shown = os.fspath(folder)
     try:
         found = read_json(os.path.join(shown, INDEX)).get("weight_map")
@@ -102,8 +102,8 @@ def _no_weights(folder: Path) -> Exception:
     pickled = [name for name in there if _PICKLES.fullmatch(name)]
     if pickled:
         return CheckpointError(
-            f"{shown!r} holds its weights as {pickled[0]}, a pickle, and no {WEIGHTS}. Reading a pickle can run any code "
-            "that its author put in, so it is refused. Convert it once where PyTorch and transformers are installed: "
+            f"{shown!r} holds its weights as {pickled[0]}, a pickle, and no {WEIGHTS}. Reading a pickle can run any "
+            "code that its author put in, so it is refused. Convert it once where PyTorch and transformers are installed: "
             "AutoModel.from_pretrained(folder).save_pretrained(new_folder) writes safetensors"
         )
     return FileNotFoundError(f"{shown!r} holds neither {WEIGHTS} nor {INDEX}; there is {', '.join(there) or 'nothing'}")

@@ -19,13 +19,13 @@ class CheckpointError(ValueError):
 
 @dataclasses.dataclass(kw_only=True)
 class Config:
-    """The keys of a config.json that all families share. Keys that no field knows stay in `extra`, and are written back.
+    """The keys of a config.json that all families share. Keys that no field knows stay in `extra`.
 
     Attributes:
         id2label: number → name of a class; `num_labels` is its length.
         problem_type: what a classification head is trained for, one of PROBLEMS; None decides by the labels.
         architectures: the classes that the checkpoint was saved from; the first one is what it holds.
-        extra: every other key of the file, as it was.
+        extra: every other key of the file; written back as it was.
     """
 
     model_type: ClassVar[str]
@@ -62,9 +62,9 @@ class Config:
         """A config from the keys of a config.json; `num_labels` makes names of the classes where there are none.
 
         >>> from retrograd.models import BertConfig
-        >>> config = BertConfig.from_dict({"hidden_size": 32, "num_attention_heads": 4, "num_labels": 3, "mood": "good"})
+        >>> config = BertConfig.from_dict({"hidden_size": 24, "num_labels": 3, "mood": "good"})
         >>> config.hidden_size, config.num_labels, config.extra
-        (32, 3, {'mood': 'good'})
+        (24, 3, {'mood': 'good'})
         """
         given = {cls.other_names.get(name, name): value for name, value in values.items() if name != "model_type"}
         labels = given.pop("num_labels", None)

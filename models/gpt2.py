@@ -34,9 +34,9 @@ IGNORED_LABEL = -100
 class GPT2Config(Config):
     """Sizes and options of a GPT-2, under the names of config.json; the defaults are those of the smallest GPT-2.
 
-    `hidden_size`, `num_hidden_layers`, `num_attention_heads` and `max_position_embeddings` read and set n_embd, n_layer,
-    n_head and n_positions. `bias=False` leaves the biases of maps and norms out, as nanoGPT does; transformers, which
-    has no such option, fills them with zeros, which is the same model.
+    `hidden_size`, `num_hidden_layers`, `num_attention_heads` and `max_position_embeddings` read n_embd, n_layer, n_head
+    and n_positions. `bias=False` leaves the biases of maps and norms out, as nanoGPT does; transformers, which has no
+    such option, fills them with zeros, which is the same model.
 
     >>> from retrograd.models import GPT2Config
     >>> GPT2Config(n_embd=64, n_head=4).hidden_size
@@ -119,7 +119,7 @@ class CausalLMOutput(NamedTuple):
 
 
 class Attention(nn.Module):
-    """Each token takes the mean of its own value and those before it, weighted by how well its query fits their keys."""
+    """Each token takes the mean of its own value and those before it, by how well its query fits their keys."""
 
     def __init__(self, config: GPT2Config, layer: int):
         super().__init__()
@@ -306,7 +306,7 @@ class GPT2LMHeadModel(PretrainedModel):
 
 
 def next_token_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy of logits (N, T, V) at each place against the label (N, T) of the next; -100 does not count."""
+    """Mean cross-entropy of logits (N, T, V) at each place against the next place's label (N, T), if not -100."""
     if tuple(logits.shape[:2]) != tuple(labels.shape):
         raise refusal(ValueError, f"expected labels of shape {tuple(logits.shape[:2])}, got {tuple(labels.shape)}")
     # Labels are shifted, not logits: those are larger, and would be copied.

@@ -90,7 +90,7 @@ class PretrainedModel(Module):
             changes: keys of the config to change (`num_labels=6`), or options of the constructor.
         Raises:
             FileNotFoundError: the folder, its config.json or its weights are not there.
-            CheckpointError: the checkpoint is another family's, a pickle, damaged, or does not fit: all names are listed.
+            CheckpointError: the checkpoint is another family's, a pickle, damaged, or does not fit; names are listed.
         Warns:
             UserWarning: once, with the names of weights that start fresh because the checkpoint lacks them (a new
                 head), and of those that it has in excess.

@@ -7,6 +7,17 @@ from .digits import Mnist, mnist
 from .draws import Draws
 from .idx import IdxError, read_idx
 from .loader import DataLoader
+from .text import (
+    LabelledTexts,
+    Splits,
+    label_names,
+    label_numbers,
+    read_columns,
+    read_labelled_texts,
+    sentence_polarity,
+    trec,
+)
+from .text_loader import TextDataset, TextLoader
 from .tokenizer import Tokenizer, load_tokenizer
 from .transforms import (
     Compose,
@@ -29,6 +40,7 @@ __all__ = [
     "Dataset",
     "Draws",
     "IdxError",
+    "LabelledTexts",
     "Mnist",
     "Normalize",
     "RandomAffine",
@@ -36,13 +48,22 @@ __all__ = [
     "RandomHorizontalFlip",
     "RandomRotation",
     "RandomScale",
+    "Splits",
     "Subset",
+    "TextDataset",
+    "TextLoader",
     "ToFloat",
     "Tokenizer",
+    "label_names",
+    "label_numbers",
     "load_tokenizer",
     "mean_and_std",
     "mnist",
     "random_split",
+    "read_columns",
     "read_idx",
+    "read_labelled_texts",
+    "sentence_polarity",
     "stack_samples",
+    "trec",
 ]

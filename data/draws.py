@@ -16,7 +16,7 @@ import numpy as np
 
 from ..backends import random
 
-SHUFFLE, AUGMENT, SPLIT = 1, 2, 3
+SHUFFLE, AUGMENT, SPLIT, BATCHES = 1, 2, 3, 4
 _AT_ONCE = 16
 
 
@@ -28,6 +28,11 @@ def place(purpose: int, epoch: int = 0, sample: int = 0) -> int:
 def epoch_order(key: int, epoch: int, n: int) -> np.ndarray:
     """The order in which an epoch visits n samples, (n,) int64."""
     return random.permutation(key, place(SHUFFLE, epoch), n)
+
+
+def batch_order(key: int, epoch: int, n: int) -> np.ndarray:
+    """The order of an epoch's n batches where they are made first and shuffled then, (n,) int64."""
+    return random.permutation(key, place(BATCHES, epoch), n)
 
 
 def split_order(seed: int, n: int) -> np.ndarray:

@@ -128,6 +128,11 @@ class DataLoader:
             "samples": len(self.dataset),
         }
 
+    def order(self, epoch: int) -> np.ndarray:
+        """The order in which an epoch visits the samples, (N,) int64: it depends on the seed and the epoch alone."""
+        n = len(self.dataset)
+        return epoch_order(self._key, epoch, n) if self.shuffle else np.arange(n)
+
     # -- the batches --------------------------------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[Batch]:
@@ -146,8 +151,7 @@ class DataLoader:
         self._now = (epoch + 1, 0)
 
     def _batches(self, epoch: int, start: int) -> Generator[Batch, None, None]:
-        n = len(self.dataset)
-        order = epoch_order(self._key, epoch, n) if self.shuffle else np.arange(n)
+        order = self.order(epoch)
         for position in range(start, len(self)):
             chosen = order[position * self.batch_size : (position + 1) * self.batch_size]
             first, *others = self._read(chosen)

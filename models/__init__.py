@@ -11,6 +11,7 @@ from .bert import (
 )
 from .config import CheckpointError, Config
 from .gpt2 import CausalLMOutput, GPT2Config, GPT2LMHeadModel, GPT2Model, KVCache
+from .lora import LoraConfig, LoraLayer, add_lora, load_lora, lora_state_dict, merge_lora, save_lora
 from .pretrained import PretrainedModel
 
 __all__ = [
@@ -27,7 +28,14 @@ __all__ = [
     "GPT2LMHeadModel",
     "GPT2Model",
     "KVCache",
+    "LoraConfig",
+    "LoraLayer",
     "PretrainedModel",
+    "add_lora",
+    "load_lora",
     "load_pretrained",
+    "lora_state_dict",
     "mean_pooling",
+    "merge_lora",
+    "save_lora",
 ]

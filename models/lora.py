@@ -80,6 +80,7 @@ class LoraLayer(Module):
         if base.weight.backend is not self.lora_A.weight.backend:
             self.to(base.weight.backend)
         self.scaling = config.alpha / config.rank
+        self.train(base.training)
 
     def forward(self, input: Tensor) -> Tensor:
         # Scaled where the array is thin.
@@ -221,12 +222,14 @@ def load_lora(model: M, folder: Path) -> M:
 def _add(model: Module, config: LoraConfig) -> None:
     if hasattr(model, "lora_config"):
         raise ValueError(f"this {type(model).__name__} has adapters already; merge_lora(model) takes them in")
-    found = {name: module for target in config.targets for name, module in _found(model, target).items()}
+    found = {}
+    for target in config.targets:
+        for name, layer in _found(model, target).items():
+            if not isinstance(layer, Linear | Conv1D):
+                raise TypeError(f"LoRA adapts Linear and Conv1D layers, {name!r} is a {type(layer).__name__}")
+            found[name] = layer
     if not found:
         raise ValueError("targets names no layer to adapt")
-    for name, layer in found.items():
-        if not isinstance(layer, Linear | Conv1D):
-            raise TypeError(f"LoRA adapts Linear and Conv1D layers, {name!r} is a {type(layer).__name__}")
     whole = [module for saved in config.modules_to_save for module in _found(model, saved).values()]
     model.requires_grad_(False)
     for module in whole:
@@ -248,7 +251,7 @@ def _found(model: Module, target: str) -> dict[str, Module]:
         ends = sorted({name.rpartition(".")[2] for name in layers})
         shown = ", ".join(ends[:20]) + (" …" if len(ends) > 20 else "")
         raise ValueError(
-            f"no module of {type(model).__name__} is called {target!r}{nearest(target, ends)}. Its layers are {shown}"
+            f"no module of {type(model).__name__} is called {target!r}; its layers are {shown}{nearest(target, ends)}"
         )
     return found
 

@@ -6,7 +6,8 @@ imports retrograd. Each library is imported only in the process that times it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +25,8 @@ class Adapter(NamedTuple):
         to_numpy: a value of the library (a loss, a gradient) as an ndarray.
         products: a list of matrix products on float32 operands of the library, as one call without arguments.
         facts: threads and numeric library, as the running process sees them.
+        environment: variables of its process, beside those that set the number of threads.
+        needs: a program that must be installed too.
     """
 
     module: str
@@ -31,6 +34,8 @@ class Adapter(NamedTuple):
     to_numpy: Callable[[Any], np.ndarray]
     products: Callable[[Sequence[Gemm]], Callable[[], Any]]
     facts: Callable[[], dict[str, Any]]
+    environment: Mapping[str, str] = {}
+    needs: str = ""
 
 
 def operands(shapes: Sequence[Gemm]) -> list[tuple[np.ndarray, np.ndarray, str]]:
@@ -63,6 +68,39 @@ def torch_products(shapes: Sequence[Gemm]) -> Callable[[], Any]:
     return run
 
 
+def jax_products(shapes: Sequence[Gemm]) -> Callable[[], Any]:
+    """The products in JAX, compiled as one function."""
+    import jax  # pyright: ignore[reportMissingImports]
+
+    made = operands(shapes)
+    layouts = [s for *_, s in made]
+
+    def products(pairs: Any) -> Any:
+        return [
+            (a.T if s[0] == "t" else a) @ (b.T if s[1] == "t" else b) for (a, b), s in zip(pairs, layouts, strict=True)
+        ]
+
+    pairs, compiled = [(jax.numpy.array(a), jax.numpy.array(b)) for a, b, _ in made], jax.jit(products)
+    return lambda: jax.block_until_ready(compiled(pairs))
+
+
+def tinygrad_products(shapes: Sequence[Gemm]) -> Callable[[], Any]:
+    """The products in tinygrad, recorded and replayed."""
+    from tinygrad import Device, Tensor, TinyJit  # pyright: ignore[reportMissingImports]
+
+    made = [(Tensor(a).realize(), Tensor(b).realize(), s) for a, b, s in operands(shapes)]
+
+    @TinyJit
+    def products() -> Any:
+        return [((a.T if s[0] == "t" else a) @ (b.T if s[1] == "t" else b)).realize() for a, b, s in made]
+
+    def run() -> None:
+        products()
+        Device[Device.DEFAULT].synchronize()
+
+    return run
+
+
 def numpy_facts() -> dict[str, Any]:
     """NumPy, its BLAS and the threads of it, as far as they can be found out."""
     blas = (np.show_config(mode="dicts") or {}).get("Build Dependencies", {}).get("blas", {})
@@ -85,6 +123,22 @@ def torch_facts() -> dict[str, Any]:
     return {"blas": " and ".join(libraries), "threads": torch.get_num_threads()}
 
 
+def jax_facts() -> dict[str, Any]:
+    """Where JAX runs, and the threads that it was told to use."""
+    import jax  # pyright: ignore[reportMissingImports]
+
+    return {"blas": f"XLA on {jax.devices()[0].platform}", "threads": int(os.environ.get("NPROC", 0)) or None}
+
+
+def tinygrad_facts() -> dict[str, Any]:
+    """Where tinygrad runs, and the threads that it was told to use."""
+    from tinygrad import Device  # pyright: ignore[reportMissingImports]
+
+    return {
+        "blas": f"its own kernels on {Device.DEFAULT}", "threads": int(os.environ.get("NUM_CPU_THREADS", 0)) or None
+    }  # fmt: skip
+
+
 def retrograd_facts() -> dict[str, Any]:
     """Backend and kernel tier, and NumPy's facts."""
     from retrograd import backends
@@ -93,11 +147,19 @@ def retrograd_facts() -> dict[str, Any]:
     return numpy_facts() | {"backend": backend.name, "kernels": backends.kernel_tier()}
 
 
+_RETROGRAD = Adapter("retrograd", "retrograd", lambda t: t.detach().numpy(), numpy_products, retrograd_facts)
+_TORCH = Adapter("torch", "torch", lambda t: t.detach().numpy(), torch_products, torch_facts)
+
 ADAPTERS = {
-    "retrograd": Adapter("retrograd", "retrograd", lambda t: t.detach().numpy(), numpy_products, retrograd_facts),
-    "retrograd-compiled": Adapter("retrograd", "retrograd", lambda t: t.numpy(), numpy_products, retrograd_facts),
-    "torch": Adapter("torch", "torch", lambda t: t.detach().numpy(), torch_products, torch_facts),
+    "retrograd": _RETROGRAD,
+    "retrograd-numpy": _RETROGRAD._replace(environment={"RETROGRAD_KERNELS": "array"}),
+    "retrograd-jit": _RETROGRAD._replace(environment={"RETROGRAD_KERNELS": "jit"}),
+    "torch": _TORCH,
+    "torch-compiled": _TORCH._replace(needs="g++"),
+    "jax": Adapter("jax", "jax", np.asarray, jax_products, jax_facts),
     "autograd": Adapter("autograd", "autograd", np.asarray, numpy_products, numpy_facts),
+    "mygrad": Adapter("mygrad", "mygrad", lambda t: t.data, numpy_products, numpy_facts),
+    "tinygrad": Adapter("tinygrad", "tinygrad", lambda t: t.numpy(), tinygrad_products, tinygrad_facts, needs="clang"),
 }
 """Every peer by the name that `--peer` takes. A further one is a row here and a builder in each workload."""
 

@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 import traceback
+import zlib
 from types import ModuleType
 from typing import Any
 
@@ -89,8 +90,14 @@ def fingerprint(array: Any) -> float:
 
 
 def load_module(path: str) -> ModuleType:
-    """The module in a file, outside any package, so that its package is not imported."""
-    spec = importlib.util.spec_from_file_location(f"workload_{os.path.basename(path)[:-3]}", path)
+    """The module in a file. `from .neighbour import x` works in it, but its package's `__init__`, which may import what
+    must not be imported here, does not run: what stands for the package is an empty module with the same folder."""
+    folder, file = os.path.split(os.path.abspath(path))
+    package = f"workloads_{zlib.crc32(folder.encode()):x}"
+    if package not in sys.modules:
+        sys.modules[package] = ModuleType(package)
+        sys.modules[package].__path__ = [folder]
+    spec = importlib.util.spec_from_file_location(f"{package}.{file[:-3]}", path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)

@@ -11,10 +11,11 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from .adapters import ADAPTERS, PLAIN
 from .machine import THREAD_VARIABLES
 
 HERE = Path(__file__).resolve().parent
@@ -36,8 +37,11 @@ class PeerProcess:
     Asleep means stopped by a signal: a thread pool at rest spins for a while, and would take the cores of the other.
     """
 
-    def __init__(self, peer: str, threads: int, patience: float = PATIENCE):
+    def __init__(
+        self, peer: str, threads: int, patience: float = PATIENCE, extra: Mapping[str, str] | None = None
+    ):
         self.peer, self.patience = peer, patience
+        environment = dict(ADAPTERS.get(peer, PLAIN).environment)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `end`)
         self._process = subprocess.Popen(
             # -P: the folder of a script is not searched for modules, so a workload file cannot hide a library.
@@ -47,7 +51,7 @@ class PeerProcess:
             stderr=self._errors,
             text=True,
             encoding="utf-8",
-            env=os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads)),
+            env=os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads)) | environment | (extra or {}),
             # Its own group: Ctrl-C comes to the parent alone, and signals reach workers that the peer starts.
             start_new_session=True,
         )

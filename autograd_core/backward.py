@@ -213,9 +213,9 @@ def _joint(node: Node, g: Any, needs: tuple[bool, ...], ops: Any, lifted: bool, 
     out in operations; where the walk is recorded, the rule becomes one instruction of the recording.
     """
     rec, saved = node.record, node.saved or ()
-    rule: Any = rec.joint
     if not lifted:
-        return rule(ops, needs, g, *saved)
+        return rec.first_order[ops.array_type](ops, needs, g, *saved)
+    rule: Any = rec.joint
     if rec.exact:
         return rule(ops, needs, g, *_lift(node, saved, rec.joint_reads))
     return _through_forward(node, g, needs) if create_graph else _recorded_rule(node, g, needs)

@@ -70,12 +70,15 @@ def _written(step: Step, tape: Tape, known: dict[Any, Written | None]) -> Writte
     outs = tuple(tape.specs[n] for n in step.outputs)
     key = (rec.name, repr(specs), repr(outs), repr(sorted(step.attributes.items())))
     if key not in known:
-        known[key] = _record(rec, step, specs, outs)
+        known[key] = written_out(step, specs, outs)
     return known[key]
 
 
-def _record(rec: Record, step: Step, specs: Sequence[Any], outs: Sequence[Any]) -> Written | None:
-    """Run a record on stand-ins and look at what it did; None where kernels could not hold it."""
+def written_out(step: Step, specs: Sequence[Any], outs: Sequence[Any]) -> Written | None:
+    """Run a step's record on stand-ins for inputs of these specs and look at what it did; None where kernels could not
+    hold it."""
+    rec = step.record
+    assert rec is not None
     if REGISTRY[rec.name.removesuffix(".vjp")].multiple:
         return None
     if all(np.dtype(s[1]).itemsize < 4 for s in specs if s is not None and np.dtype(s[1]).kind == "f"):
@@ -103,11 +106,14 @@ def _forward(rec: Record) -> Callable[..., Any]:
 
 
 def _gradients(vjp: Record, step: Step, given: Sequence[Any], outs: Sequence[Any]) -> list[Any]:
-    """Walk back through the forward of the record whose rule this is. An input that the rule does not read gets a
-    stand-in: the gradient does not depend on its value."""
+    """Walk back through the forward of the record whose rule this is, or run the rule where it is exact. An input that
+    the rule does not read gets a stand-in: the gradient does not depend on its value."""
     rec = REGISTRY[vjp.name.removesuffix(".vjp")]
     layout, needs = step.attributes["layout"], step.attributes["needs"]
     seed, *values = list(fill(layout, iter(given)))
+    if rec.exact:
+        rule: Any = rec.joint
+        return [g for g, need in zip(rule(tensor_ops, needs, seed, *values), needs, strict=True) if need]
     found: dict[str, Any] = {}
     attributes = dict(rec.defaults)
     for value, (origin, key) in zip(values, rec.joint_reads, strict=True):

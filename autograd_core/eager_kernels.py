@@ -1,0 +1,204 @@
+"""Fused records in eager mode on generated kernels: each call is a small program, bound anew to its operands.
+
+    gelu(x)   the record written out (expansion.py) → passes, fusion, places (program.py) → one kernel   once per shape
+              an array for the result; the kernel on x and on that array                                every call
+
+The first order of a record goes the same way: what is written out is then the walk back through its forward.
+
+The hand-written form remains where it serves better: for a record that no kernel holds, for one elementwise operation
+alone, where products are between (attention goes through its scores in blocks, which a program would lay out whole),
+for dtypes other than float32, and in calls that are recorded, as a program has its own kernels.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from .context import current
+from .expansion import written_out
+from .fusion import FLAT, FUSED
+from .program import Program
+from .recorder import Step, Value
+from .tensor import Tensor
+from .vjp import HOLE, vjp_record
+
+MAX_PROGRAMS = 256  # of one record; shapes beyond that are computed by hand
+
+
+class QuickForward:
+    """The forward of a fused record on raw arrays: its program for these shapes, or `otherwise`."""
+
+    def __init__(self, rec: Any, backend: Any, otherwise: Callable[..., Any]):
+        self.record, self.backend, self.otherwise = rec, backend, otherwise
+        self.programs: dict[Any, Rebound | None] = {}
+
+    def __call__(self, *arrays: Any, **attributes: Any) -> Any:
+        if not current().plain:
+            return self.otherwise(*arrays, **attributes)
+        key = (*[a if a is None else (a.shape, a.dtype.char) for a in arrays], *attributes.items())
+        try:
+            program = self.programs[key]
+        except KeyError:
+            program = self._made(key, arrays, attributes)
+        except TypeError:  # an attribute that cannot be a key
+            program = None
+        if program is None:
+            return self.otherwise(*arrays, **attributes)
+        (out,) = program([a for a in arrays if a is not None])
+        rec = self.record
+        return (out, *[None] * len(rec.residuals)) if rec.residuals else out
+
+    def _made(self, key: Any, arrays: Sequence[Any], attributes: dict[str, Any]) -> Rebound | None:
+        def step() -> Step:
+            numbers = iter(range(len(arrays)))
+            inputs = tuple(None if a is None else Value(next(numbers)) for a in arrays)
+            return Step(self.record, inputs, self.record.defaults | attributes, (), "")
+
+        return _remember(self.programs, key, arrays, step, self.backend, lambda: ())
+
+
+class QuickRule:
+    """The joint rule of a fused record on raw arrays: its program for these shapes, or the rule itself."""
+
+    def __init__(self, rec: Any, backend: Any):
+        self.record, self.backend, self.rule = rec, backend, rec.joint
+        self.programs: dict[Any, Rebound | None] = {}
+
+    def __call__(self, ops: Any, needs: tuple[bool, ...], *values: Any) -> Sequence[Any]:
+        if not current().plain:
+            return self.rule(ops, needs, *values)
+        key = (needs, *[(v.shape, v.dtype.char) if type(v) is np.ndarray else v for v in values])
+        try:
+            program = self.programs[key]
+        except KeyError:
+            program = self._made(key, ops, needs, values)
+        except TypeError:
+            program = None
+        if program is None:
+            return self.rule(ops, needs, *values)
+        found = iter(program([v for v in values if type(v) is np.ndarray]))
+        return [next(found) if need else None for need in needs]
+
+    def _made(self, key: Any, ops: Any, needs: tuple[bool, ...], values: Sequence[Any]) -> Rebound | None:
+        arrays = [v for v in values if type(v) is np.ndarray]
+
+        def step() -> Step:
+            layout = [HOLE if type(v) is np.ndarray else v for v in values]
+            inputs = tuple(map(Value, range(len(arrays))))
+            return Step(vjp_record(self.record), inputs, {"layout": layout, "needs": needs}, (), "")
+
+        def shapes() -> Any:  # of the gradients: what the rule itself gives
+            return [(g.shape, g.dtype) for g in self.rule(ops, needs, *values) if g is not None]
+
+        return _remember(self.programs, key, arrays, step, self.backend, shapes)
+
+
+class Rebound:
+    """A program whose arguments and results are other arrays at every call; what lies between keeps its place."""
+
+    def __init__(self, program: Program):
+        self.places = program.input_places
+        self.results = [place for place, _ in program.results]
+        self.lock = threading.Lock()  # two threads must not use the places between at the same time
+        held = [t.array for t in program.tape.storages.values()]
+        bound: list[Any] = list(self.places)
+        for i, place in enumerate(self.results):
+            others = [*self.places, *held, *self.results[:i]]
+            shared = [k for k, other in enumerate(others) if np.may_share_memory(place, other)]
+            bound.append(place if not shared and place.flags.c_contiguous else None)
+            for k in shared:
+                if k < len(self.places):  # the result is a view of an operand, so that is copied in
+                    bound[k] = None
+        for call, places in program.instructions:
+            for array in _inside([getattr(call, "keywords", None), getattr(call, "args", None), _nested(places)]):
+                for i, place in enumerate(bound):
+                    if place is not None and np.may_share_memory(array, place):
+                        bound[i] = None
+        self.bound = bound
+        self.calls = [(call, places, _bindings(places, bound)) for call, places in program.instructions]
+
+    def __call__(self, arrays: Sequence[Any]) -> list[Any]:
+        bound, n = self.bound, len(self.places)
+        given: list[Any] = list(arrays)
+        with self.lock:
+            for i, array in enumerate(arrays):
+                if bound[i] is None or not array.flags.c_contiguous:
+                    self.places[i][...] = array
+                    given[i] = self.places[i]
+            for place, fresh in zip(self.results, bound[n:], strict=True):
+                given.append(place if fresh is None else np.empty(place.shape, place.dtype))
+            for call, places, bindings in self.calls:
+                if bindings:
+                    places = list(places)
+                    for position, source, shape, offset, strides in bindings:
+                        array = given[source]
+                        places[position] = (
+                            array if shape is None else np.ndarray(shape, array.dtype, array, offset, strides)
+                        )
+                call(*places)
+            return [a.copy() if fresh is None else a for a, fresh in zip(given[n:], bound[n:], strict=True)]
+
+
+def _remember(
+    programs: dict[Any, Rebound | None],
+    key: Any,
+    arrays: Sequence[Any],
+    step: Callable[[], Step],
+    backend: Any,
+    outs: Callable[[], Any],
+) -> Rebound | None:
+    """Make the program for a key; None, and that is remembered too, where the hand-written form serves better."""
+    if len(programs) >= MAX_PROGRAMS:
+        return None
+    programs[key] = None
+    given = [a for a in arrays if a is not None]
+    floats = {a.dtype.char for a in given if a.dtype.kind == "f"}
+    if floats == {"f"} and all(a.size for a in given):
+        programs[key] = _program(step(), [(a.shape, a.dtype) for a in given], outs(), backend)
+    return programs[key]
+
+
+def _program(step: Step, specs: list[Any], outs: Any, backend: Any) -> Rebound | None:
+    every = iter(specs)
+    written = written_out(step, [None if v is None else next(every) for v in step.inputs], outs)
+    if written is None:
+        return None
+    tape = written.tape
+    tape.inputs, tape.outputs = written.inputs, [Value(n) for n in written.outputs]
+    program = Program(tape, [Tensor(np.empty(*spec)) for spec in specs], backend)
+    if any(s.record is not None and s.record.kind == "contraction" for s in program.steps):
+        return None
+    groups = [s.attributes["group"] for s in program.steps if s.record is FUSED]
+    several = any(len([m for m in g.members if m.record and m.record.name not in FLAT]) > 1 for g in groups)
+    return Rebound(program) if several else None
+
+
+def _nested(places: Sequence[Any]) -> list[Any]:
+    return [p for p in places if type(p) is not np.ndarray]
+
+
+def _inside(value: Any) -> list[Any]:
+    """All arrays in a nest of lists, tuples and dicts."""
+    if type(value) is np.ndarray:
+        return [value]
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+    return [array for part in parts for array in _inside(part)]
+
+
+def _bindings(places: Sequence[Any], bound: Sequence[Any]) -> list[tuple[Any, ...]]:
+    """Where an instruction's arrays lie in bound ones: (position, which one, shape, offset, strides), shape None for
+    the whole as it is."""
+    found: list[tuple[Any, ...]] = []
+    for position, array in enumerate(places):
+        for source, place in enumerate(bound):
+            if type(array) is not np.ndarray or place is None or not np.may_share_memory(array, place):
+                continue
+            offset = array.__array_interface__["data"][0] - place.__array_interface__["data"][0]
+            whole = array.shape == place.shape and array.strides == place.strides
+            found.append((position, source, None if whole else array.shape, offset, array.strides))
+            break
+    return found

@@ -67,6 +67,7 @@ class Builder:
             self._release(i, step)
         if not self._kernels():
             return self.refused
+        program.nbytes += program.scratch.nbytes
         if self.xp is np:
             program.instructions = [_named_out(i) for i in blocked(program.instructions)]
         program.results = [
@@ -87,7 +88,7 @@ class Builder:
     def _empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
         self.program.buffers += 1
         self.program.nbytes += int(np.prod(shape)) * np.dtype(dtype).itemsize
-        return self.xp.empty(shape, dtype)
+        return self.backend.empty(shape, dtype)
 
     def _find_last_uses(self) -> None:
         for i, step in enumerate(self.program.steps):
@@ -201,15 +202,18 @@ class Builder:
         self.program.instructions.append((_group_without_kernel, ()))
 
     def _kernels(self) -> bool:
-        """Bind the calls of all groups. False if some have no kernel; they are then among the refused."""
-        kernels = self.backend.build([g.description for _, _, g in self.groups]) if self.groups else {}
-        for at, values, lowering in self.groups:
-            kernel = kernels[lowering.description.key]
-            if kernel is None:
-                self.refused.add(values)
-            else:
-                self.program.instructions[at] = (kernel, (0, lowering.rows, *lowering.arrays))
-        return not self.refused
+        """Bind the calls of all groups. False if some have none; they are then among the refused."""
+        program = self.program
+        wanted = [(g.description, g.rows, g.arrays) for _, _, g in self.groups]
+        found = self.backend.bind(wanted, program.scratch)
+        self.refused |= {v for (_, v, _), calls in zip(self.groups, found, strict=True) if calls is None}
+        if self.refused:
+            return False
+        at = {place: calls for (place, _, _), calls in zip(self.groups, found, strict=True)}
+        program.instructions = [
+            call for i, single in enumerate(program.instructions) for call in at.get(i) or [single]
+        ]
+        return True
 
     def _read(self, value: Any) -> Any:
         return self.places[value.number] if isinstance(value, Value) else value

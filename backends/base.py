@@ -112,6 +112,19 @@ class Backend(ABC):
 
     # -- random numbers: functions of (key, counter), the same on every backend ----------------------------------------
 
+    def fuses(self) -> bool:
+        """Whether a program's fused groups can be bound by `bind`; else its steps run one by one."""
+        return False
+
+    def bind(self, groups: Sequence[tuple[Any, int, Sequence[Array]]], scratch: Any) -> list[list[Any] | None]:
+        """The calls, (function, arguments), that compute each group (description, rows, arrays); None where nothing
+        can: its steps run one by one then. `scratch` lends memory."""
+        return [None for _ in groups]
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        """An array without values, for a program's own use."""
+        return self.xp.empty(shape, dtype)
+
     def bits(self, key: int, counter: int, n: int) -> Array:
         """n words of 64 random bits, (n,) uint64: those of `numpy.random.Philox(key=key, counter=counter)`."""
         return self.asarray(random.bits(key, counter, n))

@@ -13,6 +13,7 @@ import numpy as np
 from . import blas, random
 from .base import Array, Backend
 from .errors import BackendError
+from .kernels.scratch import aligned
 from .tiers import kernel_tier
 
 
@@ -71,6 +72,27 @@ class NumpyBackend(Backend):
         from .kernels.build import build
 
         return build(descriptions)
+
+    def fuses(self) -> bool:
+        return kernel_tier(self) != "reference"
+
+    def bind(self, groups: Sequence[tuple[Any, int, Sequence[Array]]], scratch: Any) -> list[list[Any] | None]:
+        from .kernels.expressions import Unsupported
+        from .kernels.numpy_generator import instructions
+
+        kernels = self.build([d for d, _, _ in groups]) if groups and self.generates() else {}
+        calls: list[list[Any] | None] = []
+        for description, rows, arrays in groups:
+            kernel = kernels.get(description.key)
+            try:
+                found = [(kernel, (0, rows, *arrays))] if kernel else instructions(description, arrays, scratch)
+            except Unsupported:
+                found = None
+            calls.append(found)
+        return calls
+
+    def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        return aligned(shape, dtype)
 
     def bits(self, key: int, counter: int, n: int) -> Array:
         return random.bits(key, counter, n)

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..backends import Backend
+from ..backends.kernels.scratch import Scratch
 from .blocking import Instruction
 from .expansion import expand
 from .fusion import fuse
@@ -37,7 +38,7 @@ class Program:
     def __init__(self, tape: Tape, arguments: Sequence[Tensor], backend: Backend):
         self.backend = backend
         self.tape = tape
-        generating = backend.generates()
+        generating = backend.fuses()
         steps = expand(tape) if generating else tape.steps
         steps, stands_for = _passed(tape, steps)
         self.grads = [(leaf, None if n is None else stands_for.get(n, n)) for leaf, n in tape.grads]
@@ -51,6 +52,7 @@ class Program:
             self.steps = fuse(steps, tape.specs, roots(tape, steps), wanted, refused) if generating else steps
             self.root = roots(tape, self.steps)
             self.instructions: list[Instruction] = []
+            self.scratch = Scratch()
             self.nbytes = self.buffers = 0
             found = Builder(self, arguments, wanted).build()
             if not found:
@@ -73,8 +75,9 @@ class Program:
             call()
         for i, (generator, n) in enumerate(zip(self.tape.generators, self.tape.reserved, strict=True)):
             self.counters[i] = generator.stream.reserve(n)
-        for call, places in self.instructions:
-            call(*places)
+        with np.errstate(all="ignore"):
+            for call, places in self.instructions:
+                call(*places)
         for tensor in self.changed:
             tensor.cell[0] += 1
         for leaf, array in self.grad_results:

@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from .context import current
-from .program import Program
+from .naming import argument_names
+from .program import Called, Program
 from .recorder import RecordingError
 from .tape import Tape, Undo, compare, record_call
 from .tensor import TENSOR_TYPES, Tensor, asarray
@@ -51,17 +52,18 @@ class Compiled:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         with self._lock:
-            args, kwargs = _as_tensors(args), _as_tensors(kwargs)
             if current().recorder is not None:  # a compiled function inside another one is part of that one's program
-                return self.function(*args, **kwargs)
-            signature = self._signature(args, kwargs)
+                return self.function(*_as_tensors(args), **_as_tensors(kwargs))
+            arguments: list[Tensor] = []
+            signature = self._signature(args, kwargs, arguments)
             program = self._valid(signature)
             if program is None:
-                return self._record(signature, args, kwargs)
+                return self._record(signature, _as_tensors(args), _as_tensors(kwargs))
             self.program = program
             if self.verify:
-                return self._verified(program, signature, args, kwargs)
-            return tree_rebuild(self._nests[signature], iter(program.run(_tensors(args, kwargs))))
+                return self._verified(program, signature, _as_tensors(args), _as_tensors(kwargs))
+            nest, results = self._nests[signature], program.run(arguments)
+            return results[0] if nest is None else tree_rebuild(nest, iter(results))
 
     def prepare(self, *args: Any, **kwargs: Any) -> None:
         """Warm up, record and confirm for arguments like these, and leave no trace: parameters, gradients, optimizer
@@ -129,8 +131,9 @@ class Compiled:
         backend = next((t.backend for t in [*arguments, *tape.storages.values()]), None)
         if backend is None:
             raise RecordingError("a compiled function met no tensor: there is nothing to compile")
-        self.programs[signature] = Program(tape, arguments, backend)
-        self._nests[signature] = tree_map(lambda leaf: None, result)
+        self.programs[signature] = program = Program(tape, arguments, backend)
+        self._nests[signature] = nest = tree_map(lambda leaf: None, result)
+        program.called = Called(self.function, argument_names(self.function, args, kwargs), nest, self._lock)
         return _detached(result)
 
     def _verified(self, program: Program, signature: Any, args: Any, kwargs: Any) -> Any:
@@ -154,15 +157,13 @@ class Compiled:
             _compare_values(what, a, b)
         return eager
 
-    def _signature(self, args: Any, kwargs: Any) -> Any:
-        leaves = [
-            (path, leaf.array.shape, leaf.array.dtype, leaf.requires_grad)
-            if type(leaf) in TENSOR_TYPES
-            else (path, _static(leaf))
-            for path, leaf in tree_leaves((args, kwargs))
-        ]
+    def _signature(self, args: Any, kwargs: Any, arguments: list[Tensor] | None = None) -> Any:
+        """What a program was made for. The tensors among the arguments are added to `arguments`."""
+        nest: list[Any] = []
+        _describe(args, nest, [] if arguments is None else arguments)
+        _describe(kwargs, nest, [] if arguments is None else arguments)
         return (
-            tuple(leaves),
+            tuple(nest),
             current().grad,
             tuple([(m.training, m._registrations) for m in self._modules.values()]),
             tuple([(leaf.requires_grad, leaf.grad is None) for leaf in self._leaves.values()]),
@@ -203,6 +204,26 @@ def _tensors(args: Any, kwargs: Any) -> list[Tensor]:
     return [v for _, v in tree_leaves((args, kwargs)) if type(v) in TENSOR_TYPES]
 
 
+def _describe(tree: Any, nest: list[Any], tensors: list[Tensor]) -> None:
+    """Add what a signature says of a nest to `nest`, in one walk, and the tensors in it to `tensors`."""
+    kind = type(tree)
+    if kind in TENSOR_TYPES or kind is np.ndarray:
+        tensor = asarray(tree) if kind is np.ndarray else tree
+        tensors.append(tensor)
+        array = tensor.array
+        nest.append((array.shape, array.dtype, tensor.requires_grad))
+    elif isinstance(tree, dict):
+        nest.append((kind, *tree))
+        for value in tree.values():
+            _describe(value, nest, tensors)
+    elif isinstance(tree, (list, tuple)):
+        nest.append((kind, len(tree)))
+        for value in tree:
+            _describe(value, nest, tensors)
+    else:
+        nest.append(_static(tree))
+
+
 def _static(value: Any) -> Any:
     try:
         hash(value)
@@ -219,7 +240,8 @@ def _gradients() -> list[tuple[Tensor, Tensor, Any]]:
     """Every tensor of the process that has a gradient, the gradient, and its values: a first call may touch any."""
     import gc
 
-    found = [t for t in gc.get_objects() if type(t) in TENSOR_TYPES and getattr(t, "grad", None) is not None]
+    # Not gc.get_objects(): it hands out tuples that another thread is still building, which breaks that thread.
+    found = [t for t in gc.get_referrers(*TENSOR_TYPES) if type(t) in TENSOR_TYPES and t.grad is not None]
     return [(t, t.grad, t.grad.array.copy()) for t in found if t.node is None]
 
 

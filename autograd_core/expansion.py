@@ -167,6 +167,8 @@ def _instance(step: Step, written: Written, tape: Tape, constants: dict[int, int
         )
         for s in inner.steps
     ]
+    module = tape.made_in.get(step.outputs[0])
+    tape.made_in.update((s.outputs[0], module) for s in steps if module is not None and s.outputs)
     for own, number in zip(written.outputs, step.outputs, strict=False):
         if numbers[own] != number:  # a result that is an input, or another result
             steps.append(Step(REGISTRY["positive"], (Value(numbers[own]),), {}, (number,), step.line))

@@ -9,8 +9,8 @@ memory in eager execution (views, storages that are changed in place) shares it 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,6 +28,15 @@ from .tape import Tape
 from .tensor import Tensor
 
 
+class Called(NamedTuple):
+    """What a program was recorded from: the function, names of the tensors it was given, and the nest of its result."""
+
+    function: Callable
+    arguments: list[str]
+    result: Any
+    lock: Any
+
+
 class Program:
     """One signature of a compiled function.
 
@@ -35,7 +44,9 @@ class Program:
     which there are `buffers`.
     """
 
-    def __init__(self, tape: Tape, arguments: Sequence[Tensor], backend: Backend):
+    def __init__(
+        self, tape: Tape, arguments: Sequence[Tensor], backend: Backend, builder: type[Builder] = Builder
+    ):
         self.backend = backend
         self.tape = tape
         generating = backend.fuses()
@@ -54,7 +65,7 @@ class Program:
             self.instructions: list[Instruction] = []
             self.scratch = Scratch()
             self.nbytes = self.buffers = 0
-            found = Builder(self, arguments, wanted).build()
+            found = builder(self, arguments, wanted).build()
             if not found:
                 break
             refused |= found
@@ -84,6 +95,37 @@ class Program:
             leaf.grad = None if array is None else Tensor(array)
         return [Tensor(o.copy()) if c else o for o, c in self.results]
 
+    def source(self) -> str:
+        """One Python file whose `step(state, inputs)` makes a call with NumPy alone; see docs/performance.md."""
+        return self._exported().text
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Name → copy of each array that a run reads or changes: what the file of `source()` takes as `state`."""
+        from .source import state_of
+
+        return state_of(self._exported())
+
+    def inputs(self, *args: Any, **kwargs: Any) -> dict[str, np.ndarray]:
+        """What the file takes as `inputs` for the call that comes next: these arguments, the numbers that the host
+        computes before it (rates, step counts), and where random streams stand. Nothing is advanced.
+
+        Raises:
+            ValueError: arguments of other shapes or dtypes than this program was recorded with.
+        """
+        from .source import inputs_of
+
+        with self.called.lock:
+            return inputs_of(self, self._exported(), args, kwargs)
+
+    def _exported(self) -> Any:
+        if self.export is None:
+            from .source import export
+
+            self.export = export(self)
+        return self.export
+
+    called: Called
+    export: Any = None
     input_places: list[Any]
     checks: list[Any]
     grad_places: list[tuple[Any, Any]]  # with the leaf, which has a gradient by then

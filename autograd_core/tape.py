@@ -9,6 +9,7 @@ Values are numbered in the order of appearance, by the identity of their arrays.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -40,9 +41,11 @@ class Tape(Recorder):
         self.host_calls: list[Callable[[], None]] = []
         self.optimizers: dict[int, Any] = {}
         self.modules: dict[int, Any] = {}
+        self.made_in: dict[int, Any] = {}  # first result of a step → the innermost module that was being called
         self.inputs: list[int] = []
         self.outputs: Any = None
         self.grads: list[tuple[Tensor, int | None]] = []
+        self.fixed: set[int] = set()  # storages that a call makes anew, always with the same values
         self.constants: dict[Any, int] = {}  # values → the number of the storage that passes made for them
         self._slots = slots
         # Arrays stay alive while recording, so that no identity is used twice.
@@ -57,6 +60,12 @@ class Tape(Recorder):
                 self.storages[number] = captured
             else:
                 self.grad_reads[number] = leaf
+
+    def record(self, rec: Any, operands: Any, attributes: Any, results: Any, residuals: Any) -> None:
+        super().record(rec, operands, attributes, results, residuals)
+        module = _calling(self.modules)
+        if module is not None:
+            self.made_in[self.steps[-1].outputs[0]] = module
 
     def assign(self, storage: Tensor, value: Any, template: Any = None, indices: Sequence[Any] = ()) -> None:
         if self.undo is not None:
@@ -116,6 +125,16 @@ class Undo:
             owner.restore_host_state(state)
         for generator, state in self.streams:
             generator.set_state(state)
+
+
+def _calling(modules: dict[int, Any]) -> Any:
+    """The innermost module whose call this is part of, None outside of all."""
+    frame = sys._getframe(2)
+    while frame is not None:
+        if frame.f_code.co_name == "__call__" and id(frame.f_locals.get("self")) in modules:
+            return frame.f_locals["self"]
+        frame = frame.f_back
+    return None
 
 
 def record_call(
@@ -185,6 +204,7 @@ def _compare_storages(first: Tape, second: Tape) -> None:
         if before is None or before.array is tensor.array:
             continue
         one, other = (t.backend.to_numpy(t.array) for t in (before, tensor))
+        second.fixed.add(number)
         if one.dtype != other.dtype or one.tobytes() != other.tobytes():
             raise RecordingError(
                 f"the compiled function used a {tensor.dtype} tensor of shape {tensor.shape} made from other values in "

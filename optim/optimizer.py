@@ -190,6 +190,15 @@ class Optimizer:
             for group in self.param_groups
         )
 
+    def named_numbers(self) -> Iterator[tuple[str, Tensor]]:
+        """(name, 0-d Tensor) of what `_advance` fills before each run of a compiled step: "Adam.step_size", with the
+        numbers of group and cohort, and the dtype, where there are several."""
+        varying = [len(set(column)) > 1 for column in zip(*self._slots, strict=True)]
+        for key, slots in self._slots.items():
+            place = [str(k) for k, several in zip(key, varying, strict=True) if several]
+            for name, tensor in slots.items():
+                yield ".".join([type(self).__name__, *place, name]), tensor
+
     def host_state(self) -> Any:
         """The step counts, so that calls which shall leave no trace can put them back."""
         return {p: state["step"] for p, state in self.state.items()}

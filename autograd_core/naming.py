@@ -1,0 +1,122 @@
+"""Names for what a program touches: its arguments, the tensors from outside, the numbers that host calls fill.
+
+A parameter is called as in its model's `state_dict`, a state of an optimizer "weight/exp_avg" as in its files, a tensor
+that the function's own variables hold as the variable. What nobody has a name for is numbered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from .tape import Tape
+from .tensor import TENSOR_TYPES, Tensor
+
+Named = dict[str, Tensor]
+
+
+def argument_names(function: Callable, args: Sequence[Any], kwargs: dict[str, Any]) -> list[str]:
+    """A name for each tensor among the arguments, in their order: "x", "batch.images", "states.0"."""
+    import inspect
+
+    try:
+        parameters = list(inspect.signature(getattr(function, "forward", function)).parameters.values())
+    except (TypeError, ValueError):
+        parameters = []
+    plain = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    rest = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), "args")
+    found = []
+    for i, value in enumerate(args):
+        name = plain[i] if i < len(plain) else f"{rest}.{i - len(plain)}"
+        found += [path for path, _ in _tensors(name, value)]
+    for name, value in kwargs.items():
+        found += [path for path, _ in _tensors(name, value)]
+    return found
+
+
+def named_storages(tape: Tape, function: Callable) -> Named:
+    """Name → tensor, of everything outside that has a name; a tensor of several names has the first of them."""
+    found: Named = {}
+    taken: dict[int, str] = {}
+
+    def enter(name: str, tensor: Any) -> None:
+        if type(tensor) in TENSOR_TYPES and id(tensor) not in taken:
+            taken[id(tensor)] = unique(name, found)
+            found[taken[id(tensor)]] = tensor
+
+    variables = dict(_variables(function))
+    roots = _roots(list(tape.modules.values()))
+    for module in roots:
+        called = next((k for k, v in variables.items() if v is module), type(module).__name__.lower())
+        prefix = "" if len(roots) == 1 else called
+        for name, tensor in [*module.named_parameters(prefix=prefix), *module.named_buffers(prefix=prefix)]:
+            enter(name, tensor)
+    for name, value in variables.items():
+        for path, tensor in _tensors(name, value):
+            enter(path, tensor)
+    for optimizer in tape.optimizers.values():
+        for i, p in enumerate(p for group in optimizer.param_groups for p in group["params"]):
+            enter(f"parameters.{i}", p)
+            for name, tensor in optimizer.state.get(p, {}).items():
+                enter(f"{taken[id(p)]}/{name}", tensor)
+    return found
+
+
+def host_numbers(tape: Tape) -> Named:
+    """Name → 0-d tensor, of the numbers that host calls fill before each run."""
+    owners = {id(owner): owner for owner in map(owner_of, tape.host_calls)}.values()
+    found: Named = {}
+    for owner in owners:
+        for name, tensor in owner.named_numbers() if hasattr(owner, "named_numbers") else ():
+            found[unique(name, found)] = tensor
+    return found
+
+
+def owner_of(call: Any) -> Any:
+    """The object whose method a host call is; a call may be a partial one."""
+    return getattr(call, "__self__", None) or call.func.__self__
+
+
+def module_paths(tape: Tape) -> dict[int, str]:
+    """id of a module → its class and path in the outermost one, such as "Linear 0.fc1"."""
+    return {
+        id(m): f"{type(m).__name__} {path}".rstrip()
+        for root in _roots(list(tape.modules.values()))
+        for path, m in root.named_modules()
+    }
+
+
+def unique(name: str, taken: Any) -> str:
+    """The name, with a number behind it where it is taken."""
+    found, n = name, 1
+    while found in taken:
+        n += 1
+        found = f"{name}.{n}"
+    return found
+
+
+def _roots(modules: list[Any]) -> list[Any]:
+    """The modules that are in no other one."""
+    inside = {id(m) for root in modules for _, m in root.named_modules() if m is not root}
+    return [m for m in modules if id(m) not in inside]
+
+
+def _variables(function: Any) -> Iterator[tuple[str, Any]]:
+    """What the function's own names stand for: its closure, and the globals it mentions."""
+    import inspect
+
+    function = getattr(inspect.unwrap(function), "__func__", inspect.unwrap(function))
+    if not inspect.isfunction(function):
+        return
+    found = inspect.getclosurevars(function)
+    yield from found.nonlocals.items()
+    yield from found.globals.items()
+
+
+def _tensors(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """(path, tensor) for each tensor in a nest, the path with dots; in the order of `tree_leaves`."""
+    if type(value) in TENSOR_TYPES:
+        yield name, value
+    elif isinstance(value, (dict, list, tuple)):
+        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _tensors(f"{name}.{key}", inner)

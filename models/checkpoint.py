@@ -103,7 +103,7 @@ def _no_weights(folder: Path) -> Exception:
     if pickled:
         return CheckpointError(
             f"{shown!r} holds its weights as {pickled[0]}, a pickle, and no {WEIGHTS}. Reading a pickle can run any "
-            "code that its author put in, so it is refused. Convert it once where PyTorch and transformers are installed: "
+            "code that its author put in, so it is refused. Convert it once where PyTorch and transformers are: "
             "AutoModel.from_pretrained(folder).save_pretrained(new_folder) writes safetensors"
         )
     return FileNotFoundError(f"{shown!r} holds neither {WEIGHTS} nor {INDEX}; there is {', '.join(there) or 'nothing'}")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple, Self
@@ -14,12 +15,12 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 
 from ..autograd_core import safetensors
-from ..autograd_core.errors import one_frame
+from ..autograd_core.errors import is_ours, one_frame
 from ..autograd_core.inplace import overwrite
 from ..autograd_core.tensor import Tensor
 from ..nn import Module, init
 from ..nn.errors import nearest
-from ..nn.state import entries
+from ..nn.state import entries, first_names
 from . import checkpoint
 from .config import CheckpointError, Config, Path, read_config
 
@@ -182,8 +183,8 @@ def match(places: Mapping[str, Tensor], weights: checkpoint.Weights, prefix: str
         elif not spec.dtype.startswith(("F", "BF")):
             misfits[place] = f"{place!r} is {spec.dtype} there, not floating"
     given = {id(places[place]) for place in found}  # a tied weight is there under whichever name
-    missing = {id(tensor): name for name, tensor in reversed(places.items()) if id(tensor) not in given}
-    return Fit(found, list(missing.values())[::-1], unexpected, misfits)
+    missing = [name for name, tensor in first_names(places).items() if id(tensor) not in given]
+    return Fit(found, missing, unexpected, misfits)
 
 
 def _place(name: str, places: Mapping[str, Tensor], prefix: str) -> str | None:
@@ -216,8 +217,16 @@ def _settle(where: str, fit: Fit, strict: bool, ignore_mismatched_sizes: bool) -
         lines.append(f"other shapes there have {_listed([*fit.misfits])}")
     if lines:
         starts = "; what is not loaded starts fresh and has to be trained" if fresh else ""
-        warnings.warn(f"{where}: {'; '.join(lines)}{starts}", stacklevel=4)
+        warnings.warn(f"{where}: {'; '.join(lines)}{starts}", stacklevel=_users_level())
     return fresh
+
+
+def _users_level() -> int:
+    """How many frames above the caller the user's own line is, as `warnings.warn` counts."""
+    level, frame = 0, sys._getframe()
+    while frame.f_back is not None and is_ours(frame.f_globals.get("__name__", "")):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def _listed(names: list[str]) -> str:

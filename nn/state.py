@@ -64,7 +64,7 @@ def load_state_dict(module: Module, state: Mapping[str, Any], strict: bool = Tru
         )
     places = dict(entries(module))
     given = {id(places[n]) for n in state if n in places}  # a shared parameter is there under whichever name
-    missing = [n for n, t in _first_names(places).items() if id(t) not in given]
+    missing = [n for n, t in first_names(places).items() if id(t) not in given]
     unexpected = [n for n in state if n not in places]
     values: dict[int, tuple[str, Tensor, Any]] = {}
     misfits = []
@@ -94,7 +94,8 @@ def entries(module: Module) -> Iterator[tuple[str, Tensor]]:
                 yield _joined(path, name), tensor
 
 
-def _first_names(places: dict[str, Tensor]) -> dict[str, Tensor]:
+def first_names(places: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What `entries` gave, each tensor once, under its first name."""
     first: dict[int, str] = {}
     for name, tensor in places.items():
         first.setdefault(id(tensor), name)

@@ -1,5 +1,23 @@
-"""Above the layers: what a training run needs."""
+"""Above the layers: the training loop, what happens beside it, checkpoints that resume exactly, logs and metrics."""
 
-from . import metrics
+from . import logs, metrics
+from .batches import supervised
+from .callbacks import Callback, Checkpoints, EarlyStopping, Schedule
+from .checkpoint import CheckpointError, CheckpointWarning, find_checkpoint
+from .history import History
+from .trainer import Trainer
 
-__all__ = ["metrics"]
+__all__ = [
+    "Callback",
+    "CheckpointError",
+    "CheckpointWarning",
+    "Checkpoints",
+    "EarlyStopping",
+    "History",
+    "Schedule",
+    "Trainer",
+    "find_checkpoint",
+    "logs",
+    "metrics",
+    "supervised",
+]

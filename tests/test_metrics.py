@@ -74,6 +74,29 @@ def test_equal_to_scikit_learn(pairs: list[tuple[int, int]], as_names: bool) -> 
             np.testing.assert_allclose(ours, theirs, rtol=1e-12)
         if average is None:
             np.testing.assert_array_equal(found.support, expected[3])
+        elif labels is None:
+            singles = [one(prediction, target, average) for one in (metrics.precision, metrics.recall, metrics.f1)]
+            assert singles == list(found[:3])
+
+
+@pytest.mark.parity
+def test_perplexity_is_the_exponential_of_scikit_learns_log_loss() -> None:
+    sklearn = pytest.importorskip("sklearn.metrics")
+    rng = np.random.default_rng(0)
+    scores, target = rng.standard_normal((40, 5)), rng.integers(0, 5, 40)
+    loss = rg.nn.functional.cross_entropy(rg.tensor(scores), rg.tensor(target), reduction="none")
+    probabilities = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+    expected = np.exp(sklearn.log_loss(target, probabilities, labels=range(5)))
+    assert metrics.perplexity(loss) == pytest.approx(expected, rel=1e-12)
+    assert metrics.perplexity(loss.mean()) == pytest.approx(expected, rel=1e-12)
+
+
+def test_perplexity_by_hand() -> None:
+    assert metrics.perplexity(0.0) == 1.0
+    assert metrics.perplexity([np.log(2.0), np.log(8.0)]) == pytest.approx(4.0)
+    assert metrics.perplexity(1e4) == np.inf
+    with pytest.raises(ValueError, match="at least one token"):
+        metrics.perplexity([])
 
 
 @pytest.mark.parity

@@ -1,6 +1,6 @@
-"""How good predicted classes are: accuracy, confusion, precision, recall and F1, with the numbers of scikit-learn.
+"""How good predictions are: accuracy, confusion, precision, recall, F1 and perplexity, with scikit-learn's numbers.
 
-Everything here comes from one table. Row i, column j of the confusion matrix counts the samples of true class i that
+Nearly everything here comes from one table. Row i, column j of the confusion matrix counts the samples of true class i that
 were predicted as class j, so for class i
 
     true positives    the diagonal entry          precision = true positives / column sum
@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 AVERAGES = ("micro", "macro", "weighted")
+Average = Literal["micro", "macro", "weighted"]
 
 
 class ClassScores(NamedTuple):
@@ -76,7 +77,7 @@ def precision_recall_f1(
     prediction: Any,
     target: Any,
     labels: Sequence[Any] | np.ndarray | None = None,
-    average: Literal["micro", "macro", "weighted"] | None = None,
+    average: Average | None = None,
 ) -> ClassScores:
     """Precision, recall and F1 of each class, or their average.
 
@@ -104,6 +105,46 @@ def precision_recall_f1(
         raise ValueError(f"average must be None or one of {', '.join(map(repr, AVERAGES))}, got {average!r}")
     scores = scores_of(confusion_matrix(prediction, target, labels), together=average == "micro")
     return scores if average is None else averaged(scores, weighted=average == "weighted")
+
+
+def precision(prediction: Any, target: Any, average: Average = "macro") -> float:
+    """The average of the classes' precisions, one number: see `precision_recall_f1`."""
+    return precision_recall_f1(prediction, target, average=average).precision
+
+
+def recall(prediction: Any, target: Any, average: Average = "macro") -> float:
+    """The average of the classes' recalls, one number: see `precision_recall_f1`."""
+    return precision_recall_f1(prediction, target, average=average).recall
+
+
+def f1(prediction: Any, target: Any, average: Average = "macro") -> float:
+    """The average of the classes' F1, one number: see `precision_recall_f1`.
+
+    Example:
+        >>> from retrograd.train.metrics import f1
+        >>> round(f1([0, 1, 2, 2], [0, 1, 1, 2]), 4)
+        0.7778
+    """
+    return precision_recall_f1(prediction, target, average=average).f1
+
+
+def perplexity(loss: Any) -> float:
+    """e to the mean cross-entropy: among how many equally likely tokens the model is in doubt.
+
+    Args:
+        loss: the mean negative log-likelihood in nats, or that of each token, of any shape.
+
+    Example:
+        >>> import math
+        >>> from retrograd.train.metrics import perplexity
+        >>> round(perplexity(math.log(65)), 6)
+        65.0
+    """
+    values = np.asarray(loss.numpy() if hasattr(loss, "numpy") else loss, np.float64)
+    if not values.size:
+        raise ValueError("expected at least one token, got none")
+    with np.errstate(over="ignore"):
+        return float(np.exp(values.mean()))
 
 
 def scores_of(confusion: np.ndarray, together: bool = False) -> ClassScores:

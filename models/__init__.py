@@ -10,9 +10,11 @@ from .bert import (
     mean_pooling,
 )
 from .config import CheckpointError, Config
+from .generation import Generated, generate
 from .gpt2 import CausalLMOutput, GPT2Config, GPT2LMHeadModel, GPT2Model, KVCache
 from .lora import LoraConfig, LoraLayer, add_lora, load_lora, lora_state_dict, merge_lora, save_lora
 from .pretrained import PretrainedModel
+from .text_stream import TextStream
 
 __all__ = [
     "FAMILIES",
@@ -27,11 +29,14 @@ __all__ = [
     "GPT2Config",
     "GPT2LMHeadModel",
     "GPT2Model",
+    "Generated",
     "KVCache",
     "LoraConfig",
     "LoraLayer",
     "PretrainedModel",
+    "TextStream",
     "add_lora",
+    "generate",
     "load_lora",
     "load_pretrained",
     "lora_state_dict",

@@ -1,0 +1,337 @@
+"""Text from a language model: the prompt is read in one go, then one token after the other is chosen and read.
+
+What attention needs of the tokens before, their keys and values, is kept in a cache of fixed size, so that each step
+computes one token only, and one compiled program does all steps. Choosing happens on the host (`sampling`).
+
+Prompts of different lengths are padded on the left: then all end at the same place, and the next token of each comes
+next. The padding is masked out, and the places that the model counts start behind it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from ..autograd_core.compile import compile as compiled
+from ..autograd_core.context import no_grad, use_backend
+from ..autograd_core.operations.random import Generator, default_generator
+from ..autograd_core.tensor import Tensor, asarray
+from ..backends import random
+from ..nn import Module
+from . import sampling
+from .text_stream import TextStream
+
+Reason = Literal["length", "stop_id", "stop_string"]
+ROOM = 64  # caches grow in steps of so many tokens, so that prompts of about one length share a program
+
+
+class Generated(NamedTuple):
+    """What came after N prompts.
+
+    Attributes:
+        tokens: for each prompt the numbers of the new tokens; the one that ended it, if one did, is the last.
+        texts: for each prompt the new text, up to and without the stop string; None where no `decode` was given.
+        reasons: why each ended: "length" (max_new_tokens), "stop_id" or "stop_string".
+    """
+
+    tokens: list[list[int]]
+    texts: list[str] | None
+    reasons: list[Reason]
+
+
+def generate(
+    model: Module,
+    input_ids: Any,
+    attention_mask: Any = None,
+    *,
+    max_new_tokens: int,
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    repetition_penalty: float = 1.0,
+    stop_ids: int | Sequence[int] = (),
+    stop: Sequence[str] = (),
+    decode: Callable[[list[int]], str] | None = None,
+    stream: Callable[[int, Any], Any] | None = None,
+    seed: int | None = None,
+    generator: Generator | None = None,
+    compile: bool = True,
+) -> Generated:
+    """Continue prompts with a causal language model.
+
+    Args:
+        model: such as GPT2LMHeadModel: one with `new_cache`. Dropout is switched off meanwhile.
+        input_ids: (N, T) token numbers, or (T,) for one prompt; shorter prompts padded on the left.
+        attention_mask: (N, T), 1 for tokens and 0 for padding; None: there is no padding.
+        max_new_tokens: how many tokens to make at most; with the prompt no more than the model has places for.
+        temperature: 0 takes the likeliest token each time (greedy); otherwise tokens are drawn by their probability
+            after division of the scores by it: 1 as the model says, lower is safer.
+        top_k: draw among the k likeliest tokens. top_p: among the likeliest that have this probability together.
+        repetition_penalty: above 1 makes tokens less likely that were there before, in the prompt too.
+        stop_ids: tokens at which a text ends, such as the tokenizer's eos_token_id.
+        stop: strings at which it ends; needs `decode`.
+        decode: gives the text of a list of token numbers, such as `tokenizer.decode`.
+        stream: called as soon as something is there, with the number of the prompt and the new text, or without
+            `decode` the new token.
+        seed: of the draws; the same seed gives the same text. generator: draws from its stream instead; with neither
+            they come from the default stream, see `rg.manual_seed`.
+        compile: run the steps as one compiled program, made at the first call and kept for the next with as many
+            prompts of about the same length; False runs them eagerly.
+    Raises:
+        TypeError, ValueError: arguments that are out of range or do not fit, or more tokens than the model has places.
+
+    Example:
+        >>> import retrograd as rg
+        >>> from retrograd.models import GPT2Config, GPT2LMHeadModel, generate
+        >>> _ = rg.manual_seed(0)
+        >>> model = GPT2LMHeadModel(GPT2Config(vocab_size=9, n_positions=32, n_embd=8, n_layer=1, n_head=2))
+        >>> out = generate(model, [[2, 5, 3]], max_new_tokens=6, temperature=1.0, seed=0)
+        >>> len(out.tokens[0]), out.reasons
+        (6, ['length'])
+    """
+    prompts, mask = _prompts(input_ids, attention_mask)
+    _check(model, prompts.shape[1], max_new_tokens, temperature, top_k, top_p, repetition_penalty, stop, decode)
+    stop_ids = (stop_ids,) if isinstance(stop_ids, int) else stop_ids
+    rows = [
+        _Row(i, ids[seen == 1], stop_ids, stop, decode, stream)
+        for i, (ids, seen) in enumerate(zip(prompts, mask, strict=True))
+    ]
+    uniform = _uniform(len(rows), seed, generator)
+    with _evaluating(model), no_grad(), _decoder(model, len(rows), prompts.shape[1] + max_new_tokens) as decoder:
+        logits = decoder.read_prompts(prompts, mask)
+        for step in range(max_new_tokens):
+            if repetition_penalty != 1:
+                logits = sampling.penalize_repetition(logits, [row.seen for row in rows], repetition_penalty)
+            chosen = _choose(logits, temperature, top_k, top_p, uniform)
+            for row, token in zip(rows, chosen.tolist(), strict=True):
+                row.push(token)
+            if step == max_new_tokens - 1 or all(row.reason for row in rows):
+                break
+            logits = decoder.read_next(chosen, compile)
+    for row in rows:
+        row.finish()
+    texts = None if decode is None else [row.text.text for row in rows if row.text is not None]
+    return Generated([row.tokens for row in rows], texts, [row.reason or "length" for row in rows])
+
+
+# -- choosing ---------------------------------------------------------------------------------------------------------
+
+
+def _choose(
+    logits: np.ndarray, temperature: float, top_k: int | None, top_p: float | None, uniform: Callable[[], np.ndarray]
+) -> np.ndarray:
+    """The next token of each row, (N,) int64."""
+    if not np.isfinite(logits.max(axis=-1)).all():
+        raise ValueError("the model gave scores that are not finite: its weights are damaged, or training diverged")
+    if temperature == 0:
+        return sampling.greedy(logits)
+    logits = sampling.heat(logits, temperature)
+    if top_k is not None:
+        logits = sampling.keep_top_k(logits, top_k)
+    if top_p is not None:
+        logits = sampling.keep_top_p(logits, top_p)
+    return sampling.draw(logits, uniform())
+
+
+def _uniform(n: int, seed: int | None, generator: Generator | None) -> Callable[[], np.ndarray]:
+    """A function that gives n new numbers in [0, 1) at each call."""
+    if seed is not None and generator is not None:
+        raise TypeError("give a seed or a generator, not both")
+    source = generator or (default_generator() if seed is None else Generator(seed))
+    return lambda: random.uniform(**source.reserve(n), shape=(n,), dtype=np.float64)
+
+
+class _Row:
+    """One sequence: its tokens, whether it has ended and why, and what is shown of it."""
+
+    def __init__(
+        self,
+        number: int,
+        prompt: np.ndarray,
+        stop_ids: Sequence[int],
+        stop: Sequence[str],
+        decode: Callable[[list[int]], str] | None,
+        stream: Callable[[int, Any], Any] | None,
+    ) -> None:
+        self.number, self.stream = number, stream
+        self.tokens: list[int] = []
+        self.seen: list[int] = prompt.tolist()
+        self.reason: Reason | None = None
+        self.stop_ids = frozenset(stop_ids)
+        self.text = None if decode is None else TextStream(decode, stop)
+
+    def push(self, token: int) -> None:
+        if self.reason:
+            return
+        self.tokens.append(token)
+        self.seen.append(token)
+        if token in self.stop_ids:
+            self.reason = "stop_id"
+            return
+        if self.text is None:
+            self._show(token)
+            return
+        self._show(self.text.push(token))
+        if self.text.stopped:
+            self.reason = "stop_string"
+
+    def finish(self) -> None:
+        if self.text is not None:
+            self._show(self.text.finish())
+
+    def _show(self, piece: Any) -> None:
+        if self.stream is not None and piece != "":
+            self.stream(self.number, piece)
+
+
+# -- reading ----------------------------------------------------------------------------------------------------------
+
+
+class _Decoder:
+    """A model with a cache for N sequences of up to `room` tokens, and the step that reads one token of each."""
+
+    def __init__(self, model: Any, batch: int, room: int) -> None:
+        self.batch, self.room = batch, room
+        self.backend, self.dtype = _kind(model)
+        cache = model.new_cache(batch, room)
+
+        def read(tokens: Tensor, mask: Tensor, places: Tensor, position: Any) -> Tensor:
+            out = model(tokens, mask, places, cache=cache, cache_position=position, logits_to_keep=1)
+            return out.logits[:, -1]
+
+        self.read, self.program = read, compiled(read)
+
+    def read_prompts(self, prompts: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """Scores of the first new token of each row, (N, V), after the prompts (N, T)."""
+        length = prompts.shape[1]
+        self.position = length
+        self.places = mask.sum(axis=1, keepdims=True)
+        self.mask = self._tensor(np.pad(mask, [(0, 0), (0, self.room - length)], constant_values=1))
+        places = np.maximum(np.cumsum(mask, axis=1) - 1, 0)
+        return self._host(self.read(self._tensor(prompts), self.mask, self._tensor(places), 0))
+
+    def read_next(self, tokens: np.ndarray, compile: bool) -> np.ndarray:
+        """Scores of the token after `tokens` (N,), which stand behind all that was read: (N, V)."""
+        read = self.program if compile else self.read
+        logits = read(*map(self._tensor, (tokens[:, None], self.mask, self.places, np.int64(self.position))))
+        self.position += 1
+        self.places = self.places + 1
+        return self._host(logits)
+
+    def fits(self, model: Any, batch: int, room: int) -> bool:
+        """Whether it is one for such a call."""
+        return (self.batch, self.room, self.backend, self.dtype) == (batch, room, *_kind(model))
+
+    def __reduce__(self) -> tuple[type, tuple[()]]:
+        return type(None), ()  # a model that is copied or pickled goes without
+
+    def _tensor(self, array: Any) -> Tensor:
+        if isinstance(array, Tensor):
+            return array
+        with use_backend(self.backend):
+            return asarray(array)
+
+    def _host(self, logits: Tensor) -> np.ndarray:
+        return self.backend.to_numpy(logits.array)
+
+
+@contextmanager
+def _decoder(model: Module, batch: int, length: int) -> Iterator[_Decoder]:
+    """The decoder that the model's latest call left, if it serves this one too: its program is ready.
+
+    It is taken from the model meanwhile: a call in another thread makes its own.
+    """
+    room = min(-(-length // ROOM) * ROOM, model.config.max_position_embeddings)
+    known = vars(model).pop("_decoder", None)
+    decoder = known if known is not None and known.fits(model, batch, room) else _Decoder(model, batch, room)
+    yield decoder
+    vars(model)["_decoder"] = decoder
+
+
+def _kind(model: Module) -> tuple[Any, np.dtype]:
+    parameter = next(model.parameters())
+    return parameter.backend, parameter.dtype
+
+
+@contextmanager
+def _evaluating(model: Module) -> Iterator[None]:
+    """The model in evaluation mode, and afterwards every module as it was."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+# -- arguments --------------------------------------------------------------------------------------------------------
+
+
+def _prompts(input_ids: Any, attention_mask: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Prompts and mask as (N, T) int64 on the host."""
+    try:
+        ids = _array(input_ids)
+        mask = np.ones_like(ids) if attention_mask is None else _array(attention_mask)
+    except ValueError:
+        raise ValueError(
+            "the prompts have different lengths: pad them on the left, tokenizer(texts, padding_side='left'), and give "
+            "the attention_mask"
+        ) from None
+    if ids.ndim != 2 or not ids.size or ids.dtype.kind not in "iu":
+        raise ValueError(
+            f"expected token numbers (N, T), at least one for each prompt, got {ids.dtype} of shape {ids.shape}"
+        )
+    if mask.shape != ids.shape:
+        raise ValueError(f"expected an attention_mask of the tokens' shape {ids.shape}, got {mask.shape}")
+    mask = (mask != 0).astype(np.int64)
+    if not mask[:, -1].all() or (np.diff(mask, axis=1) < 0).any():
+        raise ValueError("prompts must be padded on the left: tokenizer(texts, padding_side='left')")
+    return ids.astype(np.int64), mask
+
+
+def _array(values: Any) -> np.ndarray:
+    array = np.asarray(values.numpy() if hasattr(values, "numpy") else values)
+    return array[None] if array.ndim == 1 else array
+
+
+def _check(
+    model: Module,
+    length: int,
+    max_new_tokens: int,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    repetition_penalty: float,
+    stop: Sequence[str],
+    decode: Callable[[list[int]], str] | None,
+) -> None:
+    if not hasattr(model, "new_cache"):
+        raise TypeError(
+            "generate needs a causal language model with new_cache, such as GPT2LMHeadModel, got "
+            f"{type(model).__name__}"
+        )
+    for name, value, good, expected in (
+        ("max_new_tokens", max_new_tokens, max_new_tokens >= 1, "at least 1"),
+        ("temperature", temperature, 0 <= temperature < np.inf, "0 (greedy) or more"),
+        ("top_k", top_k, top_k is None or top_k >= 1, "at least 1"),
+        ("top_p", top_p, top_p is None or 0 < top_p <= 1, "above 0 and at most 1"),
+        ("repetition_penalty", repetition_penalty, 0 < repetition_penalty < np.inf, "above 0"),
+    ):
+        if not good:
+            raise ValueError(f"{name} must be {expected}, got {value!r}")
+    if isinstance(stop, str):
+        raise TypeError(f"stop is a list of strings, got the text {stop!r}; write [{stop!r}]")
+    if not all(stop):
+        raise ValueError("a stop string must not be empty")
+    if stop and decode is None:
+        raise TypeError("stop strings need decode=…, which gives the text of token numbers, such as tokenizer.decode")
+    places = model.config.max_position_embeddings
+    if length + max_new_tokens > places:
+        raise ValueError(
+            f"a prompt of {length} tokens and {max_new_tokens} new ones are more than the {places} places that the "
+            f"model has: at most {max(places - length, 0)} can follow"
+        )

@@ -262,7 +262,7 @@ class Builder:
         several = rec.multiple or bool(rec.residuals)
         if rec.kind == "random":
             place = self.tape.draws[step.attributes["counter"]]
-            return [(_draw, (self.program.counters, place, call, inputs, step.attributes, outs, several))]
+            return [(_draw, (self.program.streams, place, call, inputs, step.attributes, outs, several))]
         if rec.name == "concat" and any(self.root[v.number] in self.pieces for v in step.inputs):
             return self._join(step, inputs, outs[0])
         if isinstance(call, np.ufunc) and len(outs) == 1:
@@ -308,7 +308,7 @@ def _flat(result: Any) -> list[Any]:
 
 
 def _draw(
-    counters: list[int],
+    streams: list[tuple[int, int]],
     place: Any,
     call: Any,
     inputs: list[Any],
@@ -317,4 +317,5 @@ def _draw(
     several: bool,
 ) -> None:
     """A random operation, at its place in this run's reservation."""
-    _general(call, inputs, {**attributes, "counter": counters[place.generator] + place.offset}, outs, several)
+    key, counter = streams[place.generator]
+    _general(call, inputs, {**attributes, "key": key, "counter": counter + place.offset}, outs, several)

@@ -57,7 +57,7 @@ class Program:
         wanted = {o.number for o in self.outputs if isinstance(o, Value)} | {n for _, n in self.grads if n is not None}
         steps = dead_code(steps, wanted)
         self.storages = [(t, t.array) for t in tape.storages.values()]
-        self.counters = [0] * len(tape.generators)
+        self.streams = [(0, 0)] * len(tape.generators)  # key and counter of each, for this run
         refused: set[tuple[int, ...]] = set()
         while True:  # a group that no kernel can be made for is taken apart, and its steps run with the array library
             self.steps = fuse(steps, tape.specs, roots(tape, steps), wanted, refused) if generating else steps
@@ -85,7 +85,7 @@ class Program:
         for call in self.tape.host_calls:
             call()
         for i, (generator, n) in enumerate(zip(self.tape.generators, self.tape.reserved, strict=True)):
-            self.counters[i] = generator.stream.reserve(n)
+            self.streams[i] = (generator.stream.key, generator.stream.reserve(n))
         with np.errstate(all="ignore"):
             for call, places in self.instructions:
                 call(*places)

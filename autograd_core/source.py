@@ -13,13 +13,14 @@ import re
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..backends.numpy_backend import NumpyBackend
 from . import bounds
-from .fusion import written_by
+from .fusion import FUSED, written_by
 from .carrying import Library, implementation, literal
 from .naming import host_numbers, module_paths, named_storages, unique
 from .passes import reads
@@ -27,6 +28,7 @@ from .places import Builder, _draw, _flat, _general
 from .program import Program
 from .record import REGISTRY, raw_ops
 from .recorder import Step, Value
+from .rolling import LEAST, rolled
 from .static_memory import Memory, extent, owner
 from .tape import Undo
 from .tensor import TENSOR_TYPES, Tensor, asarray
@@ -117,7 +119,7 @@ class _Writer:
         self.program = Program(program.tape, places, _ArrayTier(), _Traced)
         self.tape = program.tape
         self.trace: _Traced = self.program.trace  # type: ignore[attr-defined]
-        self.library = Library(("STATE", "CHANGED", "INPUTS", "step", "state", "inputs", "name", "place"))
+        self.library = Library(("STATE", "CHANGED", "INPUTS", "step", "state", "inputs", "name", "place", "start", "stop"))
         written = [array for call, places, _ in self.trace.calls for array in _written(call, places)]
         self.fixed = self._fixed()
         known = [array for array in self.trace.places.values() if id(owner(array)) not in self.fixed]
@@ -230,16 +232,32 @@ class _Writer:
 
     def _body(self) -> Iterator[str]:
         paths, shown = module_paths(self.tape), ""
-        for call, places, step in self.trace.calls:
-            group = step.attributes.get("group")
-            first = group.members[0] if group is not None else step
-            module = self.tape.made_in.get(first.outputs[0]) if first.outputs else None
-            what = "fused: " + " ".join(m.record.name if m.record else "assign" for m in group.members) if group else ""
-            head = " · ".join(part for part in (paths.get(id(module)), os.path.basename(first.line), what) if part)
+        for _, calls in groupby(self.trace.calls, key=lambda traced: id(traced[2])):
+            listed = list(calls)
+            step = listed[0][2]
+            head = self._head(step, paths)
             if head != shown:
-                yield f"# {head}"
+                yield "\n".join(textwrap.wrap(head, 114, initial_indent="# ", subsequent_indent="#     "))
                 shown = head
-            yield self._line(call, places, step)
+            yield from self._lines(listed)
+
+    def _head(self, step: Step, paths: Mapping[int, str]) -> str:
+        """Where a step comes from: the module, the user's line, and what is fused in it."""
+        group = step.attributes.get("group") if step.record is FUSED else None
+        first = group.members[0] if group else step
+        module = self.tape.made_in.get(first.outputs[0]) if first.outputs else None
+        what = "fused: " + " ".join(m.record.name if m.record else "assign" for m in group.members) if group else ""
+        return " · ".join(part for part in (paths.get(id(module)), os.path.basename(first.line), what) if part)
+
+    def _lines(self, calls: Sequence[Any]) -> list[str]:
+        """The lines of a step; those of its blocks as a loop."""
+        if len(calls) > LEAST:
+            self.library.array = self.memory.spelled
+            loop = rolled([self._line(*call) for call in calls])
+            self.library.array = self.memory.text
+            if loop is not None:
+                return loop
+        return [self._line(*call) for call in calls]
 
     def _line(self, call: Any, places: Sequence[Any], step: Step) -> str:
         if call is _general:

@@ -1,9 +1,9 @@
-"""How a call of an operation runs: `apply` is the whole way, the two lanes are shortcuts for small elementwise calls.
+"""How a call of an operation runs: `apply` is the whole way, the three lanes are shortcuts for everyday calls.
 
     operands → Tensors of one backend → common dtype → the record's forward for that array type → result, node
 
-The lanes take the everyday call (one or two Tensors of one dtype, nothing recorded) and hand everything else to
-`apply`.
+The lanes take the everyday call (one Tensor, one with attributes, or two of one dtype; nothing recorded) and hand
+everything else to `apply`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 
 from ..backends import BACKEND_BY_TYPE, Backend, backend_of
 from .context import Mode, current, current_backend
-from .errors import BackendMixError, bind_error, explained, user_line
+from .errors import BackendMixError, bind_error, explained, full_traceback, user_line
 from .graph import Node, Output
 from .promotion import is_float, result_dtype, scalar_kind, weak
 from .record import Record, tensor_ops
@@ -29,11 +29,12 @@ def function_of(rec: Record, operator: bool = False) -> Callable:
     """The function that runs a record: `operator` ones answer NotImplemented for operands they do not know."""
     uniform = not rec.joint and len(rec.rules) in (0, len(rec.inputs))  # the lanes look at no single rule
     plain = not rec.attributes and not rec.check and not rec.variadic and rec.promote is None
-    if rec.kind == "elementwise" and uniform and plain:
-        if len(rec.inputs) == 1:
-            return _unary(rec)
-        if len(rec.inputs) == 2:
-            return _binary(rec, operator)
+    if rec.kind == "elementwise" and uniform and plain and len(rec.inputs) == 1:
+        return _unary(rec)
+    if rec.kind in ("elementwise", "contraction") and uniform and plain and len(rec.inputs) == 2:
+        return _binary(rec, operator)
+    if len(rec.inputs) == 1 and not (rec.variadic or rec.multiple or rec.residuals or rec.optional):
+        return _with_attributes(rec)
     return _general(rec)
 
 
@@ -61,7 +62,7 @@ def _unary(rec: Record) -> Callable:
 
 
 def _binary(rec: Record, operator: bool) -> Callable:
-    impl, floating, has_rule = rec.impl, rec.floating, bool(rec.rules)
+    impl, floating, has_rule, elementwise = rec.impl, rec.floating, bool(rec.rules), rec.kind == "elementwise"
 
     def call(x: Any, y: Any) -> Any:
         try:
@@ -74,15 +75,15 @@ def _binary(rec: Record, operator: bool) -> Callable:
                     edges = specs = None
                     if (needs[0] or needs[1]) and has_rule and mode.grad:
                         edges = ((x.node or x) if needs[0] else None, (y.node or y) if needs[1] else None)
-                        if a.shape != b.shape:
+                        if a.shape != b.shape or not elementwise:
                             specs = ((a.shape, dtype), (b.shape, dtype))
                     return _finished(rec, impl[type(a)](a, b), type(a), (x, y), (a, b), edges, needs, specs)
-            elif type(y) in _NUMBERS and type(x) in TENSOR_TYPES:  # a number is weak: the tensor's dtype holds
+            elif elementwise and type(y) in _NUMBERS and type(x) in TENSOR_TYPES:  # a number is weak: x's dtype holds
                 a = x.array
                 if mode.plain and a.dtype.kind == "f":
                     edges = (x.node or x, None) if x.requires_grad and has_rule and mode.grad else None
                     return _finished(rec, impl[type(a)](a, y), type(a), (x, y), (a, y), edges, _FIRST)
-            elif type(x) in _NUMBERS and type(y) in TENSOR_TYPES:
+            elif elementwise and type(x) in _NUMBERS and type(y) in TENSOR_TYPES:
                 b = y.array
                 if mode.plain and b.dtype.kind == "f":
                     edges = (None, y.node or y) if y.requires_grad and has_rule and mode.grad else None
@@ -96,6 +97,60 @@ def _binary(rec: Record, operator: bool) -> Callable:
     return call
 
 
+def _with_attributes(rec: Record) -> Callable:
+    """One Tensor, and attributes by name: reductions, movements, softmax and their like."""
+    impl, save, defaults, n = rec.impl, rec.save, rec.defaults, len(rec.attributes)
+    has_rule, forward_again = rec.differentiable, rec.joint and not rec.exact
+    keeps_input = bool(rec.saved_inputs[_ONE]) if has_rule else False
+    general = _general(rec)
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            if len(args) != 1 or type(args[0]) not in TENSOR_TYPES:
+                return general(*args, **kwargs)
+            (x,) = args
+            mode, array, given = current(), x.array, {**defaults, **kwargs} if kwargs else defaults
+            array_type = type(array)
+            forward = impl[array_type]
+            if (
+                not mode.plain
+                or forward is None
+                or len(given) != n
+                or (rec.floating and array.dtype.kind not in "fc")
+                or not _PLAIN.issuperset(map(type, kwargs.values()))
+            ):
+                return general(x, **kwargs)
+        except Exception as error:  # explained already; only the frame of `general` goes
+            raise error if full_traceback() else error.with_traceback(None)  # noqa: B904  the same error
+        try:
+            if rec.check:
+                rec.check(BACKEND_BY_TYPE[array_type], array, **given)
+            out = forward(array, **given)
+        except Exception as error:
+            raise explained(rec, args, given, error) from None
+        if type(out) is not array_type and type(out) not in BACKEND_BY_TYPE:
+            out = BACKEND_BY_TYPE[array_type].wrap(out)
+        node, cell = None, x.cell
+        if has_rule and x.requires_grad and mode.grad and (out.dtype.kind == "f" or is_float(out.dtype)):
+            versions = ((cell, cell[0]),) if keeps_input and cell is not None else ()
+            saved = save[_ONE](args_ := (array,), out, given, None)
+            node = Node(rec, (x.node or x,), saved, versions, ((array.shape, array.dtype),), given)
+            if forward_again:
+                node.inputs = args_
+        result = _made(out, node)
+        if (
+            rec.moves
+            and result.cell is not cell
+            and type(out) is array_type
+            and BACKEND_BY_TYPE[array_type].shares_memory(out, array)
+        ):
+            result.cell = cell
+        return result
+
+    return call
+
+
+_PLAIN = frozenset((int, float, bool, str, tuple, type(None)))  # attributes that a node keeps as they are
 _ONE, _FIRST, _SECOND = (True,), (True, False), (False, True)
 _NUMBERS = frozenset((int, float))
 

@@ -39,12 +39,16 @@ def _summed_to(ops: Any, g: Any, shape: tuple[int, ...]) -> Any:
 
 
 def _matmul_x(ops, g, y, x_shape, y_shape):
+    if len(x_shape) == len(y_shape) == 2:
+        return ops.matmul(g, ops.transpose(y))
     g, _, y = _as_matrices(ops, g, None, y, x_shape, y_shape)
     shape = x_shape if len(x_shape) > 1 else (1, *x_shape)
     return ops.reshape(_summed_to(ops, ops.matmul(g, _turned(ops, y)), shape), shape=x_shape)
 
 
 def _matmul_y(ops, g, x, x_shape, y_shape):
+    if len(x_shape) == len(y_shape) == 2:
+        return ops.matmul(ops.transpose(x), g)
     g, x, _ = _as_matrices(ops, g, x, None, x_shape, y_shape)
     shape = y_shape if len(y_shape) > 1 else (*y_shape, 1)
     if len(shape) == 2 and len(x.shape) > 2:

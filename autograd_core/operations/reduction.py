@@ -33,7 +33,7 @@ def kept(shape: tuple[int, ...], axis: Any) -> tuple[int, ...]:
 
 def _spread(ops: Any, g: Any, shape: tuple[int, ...], axis: Any) -> Any:
     """Bring what a reduction gave back to the shape that it reduced."""
-    if axis is not None:
+    if axis is not None and len(g.shape) != len(shape):
         g = ops.reshape(g, shape=kept(shape, axis))
     return ops.broadcast_to(g, shape=shape)
 
@@ -51,7 +51,7 @@ def sum_(xp, x, /, axis=None, keepdims=False):
     >>> rg.sum(rg.tensor([[1.0, 2.0], [3.0, 4.0]]), axis=0)
     tensor([4., 6.])
     """
-    return xp.sum(x, axis=axis, keepdims=keepdims)
+    return x.sum(axis=axis, keepdims=keepdims)
 
 
 @record(

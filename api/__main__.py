@@ -13,6 +13,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "what is installed, which backends work and why the others do not; --gpu checks a device",
     ),
     "fetch": ("retrograd.data.fetch", "get a data set or checkpoint by name into a folder that you name"),
+    "generate": ("retrograd.train.generate", "go on with a text: a language model writes, token by token"),
 }
 
 

@@ -58,6 +58,7 @@ def generate(
     stream: Callable[[int, Any], Any] | None = None,
     seed: int | None = None,
     generator: Generator | None = None,
+    slide: bool = False,
     compile: bool = True,
 ) -> Generated:
     """Continue prompts with a causal language model.
@@ -66,7 +67,8 @@ def generate(
         model: such as GPT2LMHeadModel: one with `new_cache`. Dropout is switched off meanwhile.
         input_ids: (N, T) token numbers, or (T,) for one prompt; shorter prompts padded on the left.
         attention_mask: (N, T), 1 for tokens and 0 for padding; None: there is no padding.
-        max_new_tokens: how many tokens to make at most; with the prompt no more than the model has places for.
+        max_new_tokens: how many tokens to make at most; with the prompt no more than the model has places for, unless
+            it may `slide`.
         temperature: 0 takes the likeliest token each time (greedy); otherwise tokens are drawn by their probability
             after division of the scores by it: 1 as the model says, lower is safer.
         top_k: draw among the k likeliest tokens. top_p: among the likeliest that have this probability together.
@@ -78,6 +80,8 @@ def generate(
             `decode` the new token.
         seed: of the draws; the same seed gives the same text. generator: draws from its stream instead; with neither
             they come from the default stream, see `rg.manual_seed`.
+        slide: where the model's places are used up, go on with the latest half of the text as the prompt; what was
+            before is forgotten.
         compile: run the steps as one compiled program, made at the first call and kept for the next with as many
             prompts of about the same length; False runs them eagerly.
     Raises:
@@ -93,14 +97,18 @@ def generate(
         (6, ['length'])
     """
     prompts, mask = _prompts(input_ids, attention_mask)
-    _check(model, prompts.shape[1], max_new_tokens, temperature, top_k, top_p, repetition_penalty, stop, decode)
+    _check(model, temperature, top_k, top_p, repetition_penalty, max_new_tokens, stop, decode)
+    places = model.config.max_position_embeddings
+    if not slide:
+        _check_length(prompts.shape[1], max_new_tokens, places)
     stop_ids = (stop_ids,) if isinstance(stop_ids, int) else stop_ids
     rows = [
         _Row(i, ids[seen == 1], stop_ids, stop, decode, stream)
         for i, (ids, seen) in enumerate(zip(prompts, mask, strict=True))
     ]
     uniform = _uniform(len(rows), seed, generator)
-    with _evaluating(model), no_grad(), _decoder(model, len(rows), prompts.shape[1] + max_new_tokens) as decoder:
+    room = min(-(-(prompts.shape[1] + max_new_tokens) // ROOM) * ROOM, places)
+    with _evaluating(model), no_grad(), _decoder(model, len(rows), room) as decoder:
         logits = decoder.read_prompts(prompts, mask)
         for step in range(max_new_tokens):
             if repetition_penalty != 1:
@@ -194,7 +202,7 @@ class _Decoder:
     """A model with a cache for N sequences of up to `room` tokens, and the step that reads one token of each."""
 
     def __init__(self, model: Any, batch: int, room: int) -> None:
-        self.batch, self.room = batch, room
+        self.batch, self.room, self.half = batch, room, max(room // 2, 1)
         self.backend, self.dtype = _kind(model)
         cache = model.new_cache(batch, room)
 
@@ -205,20 +213,27 @@ class _Decoder:
         self.read, self.program = read, compiled(read)
 
     def read_prompts(self, prompts: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """Scores of the first new token of each row, (N, V), after the prompts (N, T)."""
+        """Scores of the first new token of each row, (N, V), after the prompts (N, T); of long ones the last half."""
+        if prompts.shape[1] > self.room:
+            prompts, mask = prompts[:, -self.half :], mask[:, -self.half :]
         length = prompts.shape[1]
-        self.position = length
-        self.places = mask.sum(axis=1, keepdims=True)
-        self.mask = self._tensor(np.pad(mask, [(0, 0), (0, self.room - length)], constant_values=1))
+        self.tokens, self.seen = (np.pad(array, [(0, 0), (0, self.room - length)]) for array in (prompts, mask))
+        self.seen[:, length:] = 1
+        self.mask, self.position = self._tensor(self.seen), length
         places = np.maximum(np.cumsum(mask, axis=1) - 1, 0)
+        self.place = places[:, -1:] + 1
         return self._host(self.read(self._tensor(prompts), self.mask, self._tensor(places), 0))
 
     def read_next(self, tokens: np.ndarray, compile: bool) -> np.ndarray:
         """Scores of the token after `tokens` (N,), which stand behind all that was read: (N, V)."""
+        if self.position == self.room:
+            kept = np.concatenate([self.tokens[:, -self.half + 1 :], tokens[:, None]], axis=1)
+            return self.read_prompts(kept, np.pad(self.seen[:, -self.half + 1 :], [(0, 0), (0, 1)], constant_values=1))
+        self.tokens[:, self.position] = tokens
         read = self.program if compile else self.read
-        logits = read(*map(self._tensor, (tokens[:, None], self.mask, self.places, np.int64(self.position))))
+        logits = read(*map(self._tensor, (tokens[:, None], self.mask, self.place, np.int64(self.position))))
         self.position += 1
-        self.places = self.places + 1
+        self.place = self.place + 1
         return self._host(logits)
 
     def fits(self, model: Any, batch: int, room: int) -> bool:
@@ -239,12 +254,11 @@ class _Decoder:
 
 
 @contextmanager
-def _decoder(model: Module, batch: int, length: int) -> Iterator[_Decoder]:
+def _decoder(model: Module, batch: int, room: int) -> Iterator[_Decoder]:
     """The decoder that the model's latest call left, if it serves this one too: its program is ready.
 
     It is taken from the model meanwhile: a call in another thread makes its own.
     """
-    room = min(-(-length // ROOM) * ROOM, model.config.max_position_embeddings)
     known = vars(model).pop("_decoder", None)
     decoder = known if known is not None and known.fits(model, batch, room) else _Decoder(model, batch, room)
     yield decoder
@@ -300,12 +314,11 @@ def _array(values: Any) -> np.ndarray:
 
 def _check(
     model: Module,
-    length: int,
-    max_new_tokens: int,
     temperature: float,
     top_k: int | None,
     top_p: float | None,
     repetition_penalty: float,
+    max_new_tokens: int,
     stop: Sequence[str],
     decode: Callable[[list[int]], str] | None,
 ) -> None:
@@ -329,9 +342,11 @@ def _check(
         raise ValueError("a stop string must not be empty")
     if stop and decode is None:
         raise TypeError("stop strings need decode=…, which gives the text of token numbers, such as tokenizer.decode")
-    places = model.config.max_position_embeddings
-    if length + max_new_tokens > places:
+
+
+def _check_length(length: int, new: int, places: int) -> None:
+    if length + new > places:
         raise ValueError(
-            f"a prompt of {length} tokens and {max_new_tokens} new ones are more than the {places} places that the "
-            f"model has: at most {max(places - length, 0)} can follow"
+            f"a prompt of {length} tokens and {new} new ones are more than the {places} places that the model has: at "
+            f"most {max(places - length, 0)} can follow, or say slide=True to let it forget the beginning"
         )

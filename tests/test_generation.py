@@ -200,6 +200,23 @@ def test_two_threads_with_one_model() -> None:
     assert found == expected
 
 
+@pytest.mark.parametrize("compile", [False, True])
+def test_a_text_longer_than_the_model_slides_on(compile: bool) -> None:
+    model = gpt(n_positions=8)
+    ids, mask = prompts(3, 5)
+    out = generate(model, ids, mask, max_new_tokens=17, slide=True, compile=compile).tokens
+    for row, ones, found in zip(ids, mask, out, strict=True):
+        # Reads up to 8 tokens; when they are used up, the last 4 of all.
+        kept, expected = row[ones == 1].tolist(), []
+        width = len(row)
+        for _ in range(17):
+            expected += by_hand(model, kept, 1)
+            kept, width = (kept + expected[-1:], width + 1) if width < 8 else ((kept + expected[-1:])[-4:], 4)
+        assert found == expected
+    long = list(range(1, 21))
+    assert generate(model, long, max_new_tokens=5, slide=True).tokens == [by_hand(model, long[-4:], 5)]
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "expected"),
     [

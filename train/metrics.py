@@ -1,7 +1,7 @@
 """How good predictions are: accuracy, confusion, precision, recall, F1 and perplexity, with scikit-learn's numbers.
 
-Nearly everything here comes from one table. Row i, column j of the confusion matrix counts the samples of true class i that
-were predicted as class j, so for class i
+Nearly everything here comes from one table. Row i, column j of the confusion matrix counts the samples of true class i
+that were predicted as class j, so for class i
 
     true positives    the diagonal entry          precision = true positives / column sum
     predicted         the sum of column i         recall    = true positives / row sum

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,24 +90,36 @@ def to_resume(trainer: Trainer, where: bool | str | os.PathLike[str]) -> Checkpo
 
 def surroundings(backend: Backend) -> dict[str, Any]:
     """What the bits of a result depend on beside the run itself."""
-    from importlib.metadata import version
+    tier = kernel_tier(backend)
+    generated = backend.generates()
+    return {
+        **_machine(),
+        "numba": _version("numba") if generated else None,
+        "backend": backend.name,
+        "kernels": tier if generated or tier == "reference" else "array",
+        "threads": backend.num_threads,
+    }
 
+
+@cache
+def _machine() -> dict[str, Any]:
     from ..backends.blas import describe
     from ..backends.doctor import processor
 
-    tier = kernel_tier(backend)
-    generated = backend.generates()
     blas = describe()
     return {
-        "retrograd": version("retrograd"),
+        "retrograd": _version("retrograd"),
         "numpy": np.__version__,
-        "numba": version("numba") if generated else None,
-        "backend": backend.name,
-        "kernels": tier if generated or tier == "reference" else "array",
         "blas": f"{blas['name']} {blas['version']}",
-        "threads": backend.num_threads,
         "processor": processor(),
     }
+
+
+@cache
+def _version(package: str) -> str:
+    from importlib.metadata import version
+
+    return version(package)
 
 
 def _compare(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

@@ -12,33 +12,25 @@ from __future__ import annotations
 
 import ast
 import builtins
-import importlib
 import inspect
 import keyword
-import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import cache, partial
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from types import BuiltinFunctionType, FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
 
 from ..backends import Backend, get_backend
+from .module_text import Source, Unwritable, bound_names, definitions, imported_value, module_of, node_of, walk
 from .record import REGISTRY, Record, array_function, raw_ops
 
-ROOT = __name__.split(".")[0]
 STANDS_FOR = {
     "backend_of": "def backend_of(array):\n    return backend",
     "get_backend": "def get_backend(name):\n    return backend",
 }
 """Functions of the framework whose meaning in a file of one array library is shorter than their text."""
-
-
-class Unwritable(TypeError):
-    """Something that no source text stands for."""
-
-    explained = True
 
 
 class Library:
@@ -51,6 +43,7 @@ class Library:
         self.texts: list[str] = []
         self.operations: dict[str, str] = {}  # name → expression, for `ops`
         self.methods: dict[str, dict[str, str]] = {"ops": {}, "backend": {}}
+        self.packages = {__name__.split(".")[0], *[r.forward.__module__.split(".")[0] for r in REGISTRY.values()]}
         self._names: dict[Any, str] = {}
         self._kept: list[Any] = []  # functions that were written, so that no identity is used twice
 
@@ -129,7 +122,7 @@ class Library:
         if value is raw_ops(np.ndarray):
             self._names["ops"] = "ops"
             return "ops"
-        if isinstance(value, FunctionType) and value.__module__.split(".")[0] == ROOT:
+        if isinstance(value, FunctionType) and self._is_ours(value.__module__):
             return self.function(value, hint)
         return self._named(value)
 
@@ -153,7 +146,7 @@ class Library:
             if name is None:  # an object that a module made: by the name it has there
                 name = next((k for k, v in vars(module).items() if v is value), None)
             if name and getattr(module, name, None) is value:
-                found = self._reference(module, name) if module.__name__.split(".")[0] == ROOT else None
+                found = self._reference(module, name) if self._is_ours(module.__name__) else None
                 if found is None:
                     self.imports[f"from {module.__name__} import {name}"] = None
                 return found or name
@@ -164,9 +157,9 @@ class Library:
     def function(self, function: Callable, hint: str = "function") -> str:
         """The name of a function of ours in the file, which carries it from now on."""
         module = sys.modules[function.__module__]
-        node = _node_of(function)
+        node = node_of(function)
         cells = inspect.getclosurevars(function).nonlocals if function.__closure__ else {}
-        whole = _definitions(module).get(function.__name__) is node
+        whole = definitions(module).get(function.__name__) is node
         key = (module.__name__, function.__name__) if whole else id(function)
         if key not in self._names:
             self._kept.append(function)
@@ -199,33 +192,34 @@ class Library:
         method = next((vars(c)[name] for c in kind.__mro__ if name in vars(c)), None)
         if isinstance(method, FunctionType) and name not in self.methods[of]:
             self.methods[of][name] = ""
-            self.methods[of][name] = self._written(sys.modules[method.__module__], _node_of(method), name, {})
+            self.methods[of][name] = self._written(sys.modules[method.__module__], node_of(method), name, {})
 
     def _define(self, module: ModuleType, node: ast.AST, name: str, cells: Mapping[str, Any]) -> None:
         self.texts.append(self._written(module, node, name, cells))
 
     def _written(self, module: ModuleType, node: Any, name: str, cells: Mapping[str, Any]) -> str:
         """The text of a definition under another name, without what a stranger need not read."""
-        source = _Source(module)
+        source = Source(module)
         edits: list[tuple[int, int, str]] = []
-        bound = set(_bound(node)) - set(cells)
-        inside = {a.asname or a.name: n for n in _walk(node) if isinstance(n, ast.ImportFrom) and n.level for a in n.names}
-        edits += [(*source.lines(n), "") for n in inside.values()]
+        bound = set(bound_names(node)) - set(cells)
+        imports = [n for n in walk(node) if isinstance(n, ast.ImportFrom) and self._is_ours(n)]
+        inside = {a.asname or a.name: n for n in imports for a in n.names}
+        edits += [(*source.lines(n), "") for n in imports]
         decorators = ""
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             at = source.find(node, node.name)
             edits.append((at, at + len(node.name.encode()), name))
             for d in node.decorator_list:
                 root = next(n for n in ast.walk(d) if isinstance(n, ast.Name))
-                where = _definitions(module).get(root.id)
-                if isinstance(where, ast.ImportFrom) and not where.level and not isinstance(node, ast.ClassDef):
+                where = definitions(module).get(root.id)
+                if isinstance(where, (ast.Import, ast.ImportFrom)) and not self._is_ours(where):
                     self._reference(module, root.id)
                     decorators += f"@{source.of(d)}\n"
         own = getattr(node, "name", None)
         for target in getattr(node, "targets", [getattr(node, "target", None)]):
             if isinstance(target, ast.Name):  # a constant
                 edits.append((*source.span(target), name))
-        for inner in _walk(node):
+        for inner in walk(node):
             edits += source.plain(inner, keep=getattr(node, "body", ()) if isinstance(node, ast.ClassDef) else ())
             if isinstance(inner, ast.Name) and inner.id in inside and isinstance(inner.ctx, ast.Load):
                 found = self._imported(module, inside[inner.id], inner.id)
@@ -272,18 +266,21 @@ class Library:
         elif _is_backend(of):
             self._method("backend", node.attr)
         elif isinstance(of, ast.Name) and of.id not in bound:
-            where = _definitions(module).get(of.id)
-            if isinstance(where, ast.ImportFrom) and isinstance(found := _imported(module, where, of.id), ModuleType):
+            where = definitions(module).get(of.id)
+            found = imported_value(module, where, of.id) if isinstance(where, ast.ImportFrom) else None
+            if isinstance(found, ModuleType) and self._is_ours(found.__name__):
                 return self._reference(found, node.attr)
         return None
 
     def _reference(self, module: ModuleType, name: str) -> str | None:
         """Carry what a module calls `name`; its name in the file, None where it is the same or a builtin."""
-        node = _definitions(module).get(name)
+        node = definitions(module).get(name)
         if node is None or (isinstance(node, ast.ImportFrom) and node.module == "__future__"):
             return None
         if isinstance(node, ast.Import):
             alias = next(a for a in node.names if (a.asname or a.name.split(".")[0]) == name)
+            if self._is_ours(node):
+                raise Unwritable(f"{module.__name__} uses {alias.name} as a whole: a file without it cannot")
             self.imports[f"import {alias.name}" + (f" as {alias.asname}" if alias.asname else "")] = None
             return None
         if isinstance(node, ast.ImportFrom):
@@ -297,13 +294,21 @@ class Library:
                 self._define(module, node, self._names[key], {})
         return self._names[key]
 
+    def _is_ours(self, origin: str | ast.Import | ast.ImportFrom) -> bool:
+        """Whether a module's text is carried, by its name or by the statement that imports it."""
+        if isinstance(origin, ast.Import):
+            origin = origin.names[0].name
+        elif isinstance(origin, ast.ImportFrom):
+            origin = __name__ if origin.level else origin.module or ""
+        return origin.split(".")[0] in self.packages
+
     def _imported(self, module: ModuleType, node: ast.ImportFrom, name: str) -> str | None:
         """Carry what a module got under `name` from another one."""
         alias = next(a for a in node.names if (a.asname or a.name) == name)
-        if not node.level and (node.module or "").split(".")[0] != ROOT:
+        if not self._is_ours(node):
             self.imports[f"from {node.module} import {alias.name}" + (f" as {name}" if alias.asname else "")] = None
             return None
-        origin = _module_of(module, node)
+        origin = module_of(module, node)
         if isinstance(getattr(origin, alias.name, None), ModuleType):
             return None  # the attribute that is read from it is carried
         return self._reference(origin, alias.name)
@@ -336,157 +341,11 @@ def implementation(rec: Record) -> tuple[Any, bool]:
     return partial(rec.forward, ops), rec.multiple or (bool(rec.residuals) and rec.kind == "random")
 
 
-# -- the text of modules -----------------------------------------------------------------------------------------------
-
-
-class _Source:
-    """A module's text, with places counted in bytes as `ast` counts them."""
-
-    def __init__(self, module: ModuleType):
-        self.bytes, self.starts = _bytes_of(module)
-
-    def at(self, line: int, column: int) -> int:
-        return self.starts[line - 1] + column
-
-    def span(self, node: Any) -> tuple[int, int]:
-        return self.at(node.lineno, node.col_offset), self.at(node.end_lineno, node.end_col_offset)
-
-    def of(self, node: Any) -> str:
-        start, end = self.span(node)
-        return self.bytes[start:end].decode()
-
-    def lines(self, node: Any) -> tuple[int, int]:
-        """The whole lines of a statement, and a blank one behind it."""
-        end = self.starts[node.end_lineno]
-        blank = re.match(rb"[ \t]*\n", self.bytes[end:])
-        return self.starts[node.lineno - 1], end + (blank.end() if blank else 0)
-
-    def find(self, node: Any, word: str) -> int:
-        return self.bytes.index(f" {word}".encode(), self.span(node)[0]) + 1
-
-    def edited(self, start: int, end: int, edits: Iterable[tuple[int, int, str]]) -> str:
-        """The text of a range with those edits made that lie in it."""
-        parts, at = [], start
-        for first, last, text in sorted(set(edits)):
-            if at <= first and last <= end:
-                parts += [self.bytes[at:first], text.encode()]
-                at = last
-        return b"".join([*parts, self.bytes[at:end]]).decode()
-
-    def plain(self, node: Any, keep: Sequence[Any]) -> Iterator[tuple[int, int, str]]:
-        """Edits that take away annotations and all of a docstring but its first line."""
-        if isinstance(node, ast.arg) and node.annotation is not None:
-            end = self.span(node)[1]
-            default = re.match(rb"\s*=\s*", self.bytes[end:])
-            yield self.span(node)[0] + len(node.arg.encode()), end + (default.end() if default else 0), "=" * bool(
-                default
-            )
-        if _is_annotated(node) and node not in keep:
-            yield self.span(node.target)[1], self.span(node.value)[0], " = "
-        if isinstance(node, ast.FunctionDef) and node.returns is not None:
-            start, end = self.span(node.returns)
-            yield self.bytes.rindex(b"->", 0, start) - 1, end, ""
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node) is not None:
-            start, end = self.span(node.body[0])
-            first = self.bytes[start:end].splitlines()[0].decode()
-            if b"\n" in self.bytes[start:end]:
-                yield start, end, first.rstrip() + '"""'
-
-
-@cache
-def _bytes_of(module: ModuleType) -> tuple[bytes, list[int]]:
-    text = inspect.getsource(module).encode()
-    starts = [0]
-    for line in text.splitlines(keepends=True):
-        starts.append(starts[-1] + len(line))
-    return text, starts
-
-
-@cache
-def _tree(module: ModuleType) -> ast.Module:
-    return ast.parse(inspect.getsource(module))
-
-
-@cache
-def _definitions(module: ModuleType) -> dict[str, Any]:
-    """Name → the statement of a module that defines it."""
-    found: dict[str, Any] = {}
-    pending = list(_tree(module).body)
-    for node in pending:
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            found[node.name] = node
-        elif isinstance(node, (ast.Import, ast.ImportFrom)):
-            found |= {a.asname or a.name.split(".")[0]: node for a in node.names}
-        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            found |= {n.id: node for t in targets for n in ast.walk(t) if isinstance(n, ast.Name)}
-        elif isinstance(node, (ast.If, ast.Try)):
-            pending += node.body
-    return found
-
-
-def _node_of(function: Any) -> Any:
-    """The definition of a function in its module's tree."""
-    code = function.__code__
-    lines = [(line, column) for line, _, column, _ in code.co_positions() if line and column is not None]
-    best: Any = None
-    for node in ast.walk(_tree(sys.modules[function.__module__])):
-        if isinstance(node, ast.FunctionDef) and node.name == code.co_name:
-            if min([node.lineno, *[d.lineno for d in node.decorator_list]]) == code.co_firstlineno:
-                return node
-        elif isinstance(node, ast.Lambda) and code.co_name == "<lambda>" and node.lineno == code.co_firstlineno:
-            start, end = (node.lineno, node.col_offset), (node.end_lineno, node.end_col_offset)
-            if all(start <= place <= end for place in lines if place != (code.co_firstlineno, 0)):
-                best = node if best is None or (node.lineno, node.col_offset) > (best.lineno, best.col_offset) else best
-    if best is None:
-        raise Unwritable(f"no source text was found of {function.__module__}.{function.__qualname__}")
-    return best
-
-
-def _is_annotated(node: Any) -> bool:
-    """Whether a node is `name: type = value`."""
-    return isinstance(node, ast.AnnAssign) and node.value is not None and isinstance(node.target, ast.Name)
-
-
-def _walk(node: Any, field_of: Any = None) -> Iterator[Any]:
-    """All nodes below a definition but decorators, and annotations other than those of a class's fields."""
-    yield node
-    for field, value in ast.iter_fields(node):
-        annotation = field in ("annotation", "returns") and not isinstance(field_of, ast.ClassDef)
-        if annotation or field == "decorator_list":
-            continue
-        for child in value if isinstance(value, list) else [value]:
-            if isinstance(child, ast.AST):
-                yield from _walk(child, node)
-
-
-def _bound(node: Any) -> Iterator[str]:
-    """The names that a definition gives values to inside."""
-    for inner in _walk(node):
-        if isinstance(inner, ast.arg):
-            yield inner.arg
-        elif isinstance(inner, ast.Name) and not isinstance(inner.ctx, ast.Load) and not isinstance(node, ast.Assign):
-            yield inner.id
-        elif (isinstance(inner, (ast.FunctionDef, ast.ClassDef)) and inner is not node) or (isinstance(inner, ast.ExceptHandler) and inner.name):
-            yield inner.name
-
-
 def _is_backend(node: ast.AST) -> bool:
     """Whether an expression is `backend`, `….backend`, `backend_of(…)` or `get_backend(…)`."""
     if isinstance(node, ast.Call):
         return isinstance(node.func, ast.Name) and node.func.id in STANDS_FOR
     return getattr(node, "attr", getattr(node, "id", None)) == "backend"
-
-
-def _module_of(module: ModuleType, node: ast.ImportFrom) -> ModuleType:
-    package = module.__name__ if hasattr(module, "__path__") else module.__name__.rpartition(".")[0]
-    return importlib.import_module("." * node.level + (node.module or ""), package)
-
-
-def _imported(module: ModuleType, node: ast.ImportFrom, name: str) -> Any:
-    """What `from … import name` gave."""
-    alias = next(a for a in node.names if (a.asname or a.name) == name)
-    return getattr(_module_of(module, node), alias.name, None) if node.level else None
 
 
 def _closed(text: str) -> str:

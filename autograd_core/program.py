@@ -101,7 +101,7 @@ class Program:
 
     def state(self) -> dict[str, np.ndarray]:
         """Name → copy of each array that a run reads or changes: what the file of `source()` takes as `state`."""
-        from .source import state_of
+        from .program_state import state_of
 
         return state_of(self._exported())
 
@@ -112,7 +112,7 @@ class Program:
         Raises:
             ValueError: arguments of other shapes or dtypes than this program was recorded with.
         """
-        from .source import inputs_of
+        from .program_state import inputs_of
 
         with self.called.lock:
             return inputs_of(self, self._exported(), args, kwargs)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 
 LEAST = 3  # repetitions that are worth a loop
 LONGEST = 80  # lines before a loop begins, and lines in one
@@ -48,7 +49,7 @@ def _loop(blocks: Sequence[Sequence[str]]) -> list[str] | None:
         for i in range(len(blocks[0]))
     ]
     varying = [column for line in columns for column in line if len(set(column)) > 1]
-    starts = [c for c in varying if all(b - a == c[1] - c[0] > 0 for a, b in zip(c, c[1:], strict=False))]
+    starts = [c for c in varying if all(b - a == c[1] - c[0] > 0 for a, b in pairwise(c))]
     if not starts:
         return None
     start = min(starts, key=lambda c: (c[1] - c[0], c[0]))

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 LONGEST = 30  # characters of a view that is written where it is used; longer ones get a name
+NUMPY = {"np", "lib", "stride_tricks", "as_strided", "broadcast_to"}
 
 
 class Memory:
@@ -46,6 +47,10 @@ class Memory:
             piece = self._whole.get(id(whole), whole)
             self._enter(piece, self.fresh(name), _made(piece))
 
+    def fills(self, array: np.ndarray) -> bool:
+        """Whether an array is all of the memory that it lies in."""
+        return self._whole.get(id(owner(array)), owner(array)).nbytes == array.nbytes
+
     def view(self, array: np.ndarray, name: str) -> None:
         """Give an array a name of its own, if it is a part of the memory that it lies in."""
         text = self.spelled(array)
@@ -57,7 +62,8 @@ class Memory:
         """What an array is called where it is used; a long expression gets a name."""
         text = self.spelled(array)
         if len(text) > LONGEST:
-            name = self.fresh(re.sub(r"\W.*", "", text.removeprefix("np.broadcast_to(")) + "_view")
+            words = [w for w in re.findall(r"[A-Za-z_]\w*", text) if w not in NUMPY]
+            name = self.fresh(f"{words[0]}_view")
             self.lines.append(f"{name} = {text}")
             text = self._texts[_place(array)] = name
         return text
@@ -76,7 +82,8 @@ class Memory:
         if key not in self._texts:
             low, high = extent(array)
             pieces = [p for p in self._pieces[id(whole)] if extent(p[0])[0] <= low and high <= extent(p[0])[1]]
-            self._texts[key] = min((_spelled(name, piece, array) for piece, name in pieces), key=len)
+            found = [(piece.nbytes, _spelled(name, piece, array)) for piece, name in pieces]
+            self._texts[key] = min(found, key=lambda pair: ("as_strided" in pair[1], *pair))[1]
         return self._texts[key]
 
     def _enter(self, piece: np.ndarray, name: str, text: str) -> None:

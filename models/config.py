@@ -66,7 +66,9 @@ class Config:
         >>> config.hidden_size, config.num_labels, config.extra
         (24, 3, {'mood': 'good'})
         """
-        given = {cls.other_names.get(name, name): value for name, value in values.items() if name != "model_type"}
+        given: dict[str, Any] = {
+            cls.other_names.get(name, name): value for name, value in values.items() if name != "model_type"
+        }
         labels = given.pop("num_labels", None)
         if given.get("id2label") is not None:
             given["id2label"] = {int(number): name for number, name in given["id2label"].items()}
@@ -76,7 +78,7 @@ class Config:
             raise CheckpointError(f"num_labels={labels}, but id2label names {len(given['id2label'])} classes")
         given.pop("label2id", None)  # the same the other way round
         known = {f.name for f in dataclasses.fields(cls)} - {"extra"}
-        fields = {n: v for n, v in given.items() if n in known and not (v is None and n in _NEVER_NONE)}
+        fields: dict[str, Any] = {n: v for n, v in given.items() if n in known and not (v is None and n in _NEVER_NONE)}
         return cls(**fields, extra={n: v for n, v in given.items() if n not in known})
 
     def to_dict(self) -> dict[str, Any]:

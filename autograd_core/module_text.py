@@ -59,11 +59,9 @@ class Source:
     def plain(self, node: Any, keep: Sequence[Any]) -> Iterator[tuple[int, int, str]]:
         """Edits that take away annotations and all of a docstring but its first line."""
         if isinstance(node, ast.arg) and node.annotation is not None:
-            end = self.span(node)[1]
+            start, end = self.span(node)
             default = re.match(rb"\s*=\s*", self.bytes[end:])
-            yield self.span(node)[0] + len(node.arg.encode()), end + (default.end() if default else 0), "=" * bool(
-                default
-            )
+            yield start + len(node.arg.encode()), end + (default.end() if default else 0), "=" if default else ""
         if _is_annotated(node) and node not in keep:
             yield self.span(node.target)[1], self.span(node.value)[0], " = "
         if isinstance(node, ast.FunctionDef) and node.returns is not None:

@@ -44,9 +44,7 @@ class Program:
     which there are `buffers`.
     """
 
-    def __init__(
-        self, tape: Tape, arguments: Sequence[Tensor], backend: Backend, builder: type[Builder] = Builder
-    ):
+    def __init__(self, tape: Tape, arguments: Sequence[Tensor], backend: Backend, builder: type[Builder] = Builder):
         self.backend = backend
         self.tape = tape
         generating = backend.fuses()

@@ -150,9 +150,9 @@ class _Writer:
             raw = {"key": f"key_{i}", "counter": f"counter_{i} + {place.offset}"}
             return self._record(step, inputs, {k: v for k, v in attributes.items() if k not in raw}, outs, raw)
         call, places, words = unfolded(call, places)
-        owner = getattr(call, "__self__", None)
-        if isinstance(owner, np.ndarray) and call.__name__ == "__setitem__":
-            return f"{self._text(owner)}[{self._index(places[0])}] = {self._text(places[1])}"
+        array = getattr(call, "__self__", None)
+        if isinstance(array, np.ndarray) and call.__name__ == "__setitem__":
+            return f"{self._text(array)}[{self._index(places[0])}] = {self._text(places[1])}"
         if isinstance(call, np.ufunc) and len(places) == call.nin + 1 == call.nin + call.nout:
             places, words = places[:-1], {"out": places[-1], **words}
         return self._call(self.library.expression(call), places, words)
@@ -169,8 +169,9 @@ class _Writer:
             values = [raw_ops(np.ndarray), needs, *fill(attributes["layout"], iter(inputs))]
             rule: Any = REGISTRY[rec.name.removesuffix(".vjp")].joint
             given = iter(targets)
-            left = ", ".join(next(given) if need else "_" for need in needs) + "," * (len(needs) == 1)
-            left, pick = (targets[0], f"[{needs.index(True)}]") if len(targets) == 1 else (left, "")
+            left, pick = ", ".join(next(given) if need else "_" for need in needs), ""
+            if len(targets) == 1:
+                left, pick = targets[0], f"[{needs.index(True)}]"
             name = self.library.expression(rule, rec.name.replace(".vjp", "_rule"))
             return f"{left} = {self._call(name, values, {})}{pick}"
         call, several = implementation(rec)
@@ -253,9 +254,7 @@ def _told(function: Callable, words: Mapping[str, Any]) -> dict[str, Any]:
     names = code.co_varnames[: code.co_argcount]
     given = function.__defaults__ or ()
     defaults = dict(zip(names[len(names) - len(given) :], given, strict=True)) | (function.__kwdefaults__ or {})
-    return {
-        k: v for k, v in words.items() if k not in defaults or type(defaults[k]) is not type(v) or defaults[k] != v
-    }
+    return {k: v for k, v in words.items() if k not in defaults or type(defaults[k]) is not type(v) or defaults[k] != v}
 
 
 def _nest(nest: Any, values: Iterator[str], library: Library) -> str:

@@ -73,7 +73,7 @@ class Memory:
         whole = owner(array)
         if id(whole) not in self._pieces:
             constant = id(whole) not in self._whole
-            piece = self._constants.get(id(whole), array) if constant else self._whole[id(whole)]
+            piece = (self._constants if constant else self._whole).get(id(whole), whole)
             kind = "c" if constant else "b"
             name = self.fresh(f"{kind}{self._counts[kind]}")
             self._counts[kind] += 1
@@ -92,14 +92,19 @@ class Memory:
 
 
 def _largest(arrays: Iterable[np.ndarray]) -> dict[int, np.ndarray]:
-    """id of the owner → the largest of the arrays that lie in its memory without gaps."""
+    """id of the owner → the largest of the arrays that lie in its memory without gaps, with axes as they lie there."""
     found: dict[int, np.ndarray] = {}
     for array in arrays:
         known = found.get(id(owner(array)))
-        dense = array.flags.c_contiguous or array.flags.f_contiguous
-        if dense and (known is None or known.nbytes < array.nbytes):
-            found[id(owner(array))] = array
+        turned = array if array.flags.c_contiguous else array.transpose(_order(array))
+        if turned.flags.c_contiguous and (known is None or known.nbytes < array.nbytes):
+            found[id(owner(array))] = turned
     return found
+
+
+def _order(array: np.ndarray) -> list[int]:
+    """The axes from the one of the longest steps in memory to that of the shortest."""
+    return sorted(range(array.ndim), key=lambda axis: (-array.strides[axis], axis))
 
 
 def owner(array: np.ndarray) -> np.ndarray:
@@ -124,9 +129,7 @@ def _spelled(name: str, piece: np.ndarray, array: np.ndarray) -> str:
     wanted = _place(array)
     if _place(piece) == wanted:
         return name
-    seen = array if array.dtype == piece.dtype else array.view(piece.dtype)
-    for text in _spellings(name, piece, seen):
-        text += "" if array.dtype == piece.dtype else f".view(np.{array.dtype})"
+    for text in _spellings(name, piece, array) if array.dtype == piece.dtype else _cast(name, piece, array):
         try:
             found = eval(text, {"np": np, name: piece})
         except (ValueError, IndexError):
@@ -134,6 +137,15 @@ def _spelled(name: str, piece: np.ndarray, array: np.ndarray) -> str:
         if isinstance(found, np.ndarray) and _place(found) == wanted:
             return text
     raise TypeError(f"no expression was found for a {array.dtype} array of shape {array.shape}")
+
+
+def _cast(name: str, piece: np.ndarray, array: np.ndarray) -> Iterator[str]:
+    """The same memory read as another dtype."""
+    if array.itemsize == piece.itemsize:
+        for text in _spellings(name, piece, array.view(piece.dtype)):
+            yield f"{text}.view(np.{array.dtype})"
+    offset = array.__array_interface__["data"][0] - extent(piece)[0]
+    yield f"np.ndarray({array.shape}, np.{array.dtype}, {name}, {offset}, {array.strides})"
 
 
 def _place(array: np.ndarray) -> Any:
@@ -180,7 +192,7 @@ def _spellings(name: str, piece: np.ndarray, array: np.ndarray) -> Iterator[str]
 
 def _dense(name: str, piece: np.ndarray, array: np.ndarray, offset: int) -> Iterator[str]:
     """A run of the memory, reshaped, its axes in any order."""
-    order = sorted(range(array.ndim), key=lambda axis: (-array.strides[axis], axis))
+    order = _order(array)
     turned = array.transpose(order)
     if not turned.flags.c_contiguous:
         return
@@ -217,4 +229,3 @@ def _sliced(name: str, piece: np.ndarray, array: np.ndarray, offset: int) -> Ite
         text = ":" if (start, stop, step) == (0, n, 1) else f"{start}:{stop}"
         parts.append(text + (f":{step}" if step != 1 else ""))
     yield f"{name}[{', '.join(parts)}]"
-

@@ -6,6 +6,7 @@ replays gave; the other runs the files, and cannot import retrograd.
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import subprocess
@@ -161,6 +162,83 @@ def drawn():
     return draws, lambda: (floats(),)
 
 
+def several():
+    """Two modules, two optimizers, groups of their own rates, arguments by name, a module in eval mode."""
+    rg.manual_seed(0)
+    first, second = rg.nn.Linear(4, 5), mlp(rg.nn.BatchNorm1d(8))
+    second.eval()
+    groups = [{"params": [first.weight]}, {"params": [first.bias], "lr": 0.2}]
+    optimizers = [rg.optim.SGD(groups, lr=0.1), rg.optim.RMSprop(second.parameters())]
+
+    def step(*pairs, scale):
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        loss = sum((first(x).sum() ** 2 for x, _ in pairs), rg.zeros(())) + (second(pairs[0][1]) * scale).sum()
+        loss.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+        return [loss]
+
+    return step, lambda: ((floats(2, 4), floats(3, 6)), [floats(2, 4), floats(1, 6)], {"scale": floats()})
+
+
+def penalty():
+    """Derivatives of derivatives."""
+    model = mlp(out=1)
+    optimizer = rg.optim.SGD(model.parameters(), lr=0.1)
+
+    def step(x):
+        optimizer.zero_grad()
+        slope = rg.grad(lambda v: model(v).sum())(x)
+        loss = ((slope * slope).sum() - 1.0) ** 2
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return step, lambda: (floats(4, 6),)
+
+
+def whole_module():
+    return mlp(), lambda: (floats(2, 6),)
+
+
+def value_and_slope():
+    return rg.value_and_grad(lambda w, x: ((w * x) ** 3).sum()), lambda: (floats(3), floats(3))
+
+
+def halved(x):
+    """What the record below reaches."""
+    return x * FACTOR
+
+
+FACTOR = 0.5
+
+
+def own_record():
+    """A record that the framework has never seen, defined inside a function that its forward takes a number from."""
+    from retrograd.autograd_core.define import fused
+
+    shift = 0.25
+
+    def fast(ops, x, power=2):
+        return ops.power(halved(x), power) + shift
+
+    @fused(derivative=lambda ops, needs, g, x, power: [ops.multiply(g, power * halved(x) / 2)], fast=fast)
+    def half_square(ops, x, /, power=2):
+        """(x / 2)² + 1/4"""
+        return ops.add(ops.power(ops.multiply(x, FACTOR), power), shift)
+
+    w = floats(3).requires_grad_()
+
+    def step(x):
+        w.grad = None
+        out = half_square(w * x)
+        out.sum().backward()
+        return out
+
+    return step, lambda: (floats(2, 3),)
+
+
 CASES = {
     "sgd": on_mlp(lambda p: rg.optim.SGD(p, lr=0.1)),
     "nesterov": on_mlp(lambda p: rg.optim.SGD(p, lr=0.1, momentum=0.9, nesterov=True, weight_decay=1e-2)),
@@ -178,6 +256,11 @@ CASES = {
     "written at a place": written_at_a_place,
     "averaged": averaged,
     "drawn": drawn,
+    "several": several,
+    "penalty": penalty,
+    "whole module": whole_module,
+    "value and slope": value_and_slope,
+    "own record": own_record,
 }
 RECORDS = [name for name in REGISTRY if not name.endswith(".vjp")]
 
@@ -312,17 +395,11 @@ def run(arguments, **variables):
 
 def in_two_processes(folder, names):
     run([__file__, str(folder), *names], RETROGRAD_KERNELS="array")
-    walkers = "\n\n".join(inspect_source(f) for f in (leaves_of, skeleton))
+    walkers = "\n\n".join(inspect.getsource(f) for f in (leaves_of, skeleton))
     (folder / "walkers.txt").write_text(walkers)
     (folder / "runner.txt").write_text(RUNNER)
     run(["-I", str(folder / "runner.txt"), str(folder / "walkers.txt"), str(folder)])
     return folder
-
-
-def inspect_source(function):
-    import inspect
-
-    return inspect.getsource(function)
 
 
 @pytest.fixture(scope="session")
@@ -336,6 +413,7 @@ def records(tmp_path_factory):
 
 
 def check(folder, number, name):
+    """Compare results, state and nest of both calls, bit by bit."""
     failed = json.loads((folder / "failed.json").read_text())
     assert name not in failed, failed[name]
     expected, found = np.load(folder / f"{number}.npz"), np.load(folder / f"{number}.out.npz")
@@ -356,6 +434,89 @@ def test_a_program_alone(programs, name):
 @pytest.mark.parametrize("name", RECORDS)
 def test_a_record_alone(records, name):
     check(records, RECORDS.index(name), f"record {name}")
+
+
+def trained(**options):
+    step, draw = on_mlp(lambda p: rg.optim.Adam(p, lr=1e-2), rg.nn.Dropout(0.5), schedule=True)()
+    compiled = rg.compile(step, **options)
+    for _ in range(4):
+        compiled(*draw())
+    return compiled, draw
+
+
+def test_on_the_tier_that_is_there_the_file_gives_nearly_the_same():
+    compiled, draw = trained()
+    program, batch = compiled.program, draw()
+    state, names = program.state(), {}
+    exec(program.source(), names)
+    loss = names["step"](state, program.inputs(*batch))
+    np.testing.assert_allclose(loss, compiled(*batch).numpy(), rtol=1e-4)
+    for name, array in program.state().items():
+        np.testing.assert_allclose(state[name], array, rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+def test_asking_changes_nothing():
+    compiled, draw = trained()
+    before, stream = compiled.program.state(), rg.default_generator().state()
+    batch = draw()
+    first, text = compiled.program.inputs(*batch), compiled.program.source()
+    assert rg.default_generator().state() == stream
+    assert {"x", "y", "random.0"} < set(first)
+    for found in (compiled.program.inputs(*batch), compiled.program.inputs(*[t.numpy() for t in batch])):
+        assert all(np.array_equal(found[name], array) for name, array in first.items())
+    assert all(np.array_equal(compiled.program.state()[name], array) for name, array in before.items())
+    compiled(*batch)
+    assert any(not np.array_equal(compiled.program.inputs(*batch)[name], first[name]) for name in first if "." in name)
+    assert compiled.program.source() == text
+
+
+def test_names_are_those_of_modules_optimizers_and_variables():
+    compiled, _ = trained()
+    names = set(compiled.program.state())
+    assert {"0.weight", "0.bias", "0.weight/exp_avg", "3.bias/exp_avg_sq", "3.weight/grad"} <= names
+    table = rg.tensor([1.0, 2.0])
+    looked_up = rg.compile(lambda i: table[i] * 2)
+    for i in range(4):
+        looked_up(rg.tensor(i % 2))
+    assert set(looked_up.program.state()) == {"table"}
+    assert set(looked_up.program.inputs(rg.tensor(1))) == {"i"}
+
+
+def test_the_file_reads_well():
+    compiled, _ = trained()
+    text = compiled.program.source()
+    assert max(map(len, text.splitlines())) <= 160
+    assert "# Linear 0 · test_program_source.py" in text
+    assert "\n    np.matmul(x, _0_weight.T, out=b0)\n" in text
+    assert "retrograd" not in text.split('"""', 2)[2]
+
+
+def test_labels_out_of_bounds_are_an_error_in_the_file_too():
+    compiled, draw = trained()
+    names = {}
+    exec(compiled.program.source(), names)
+    x, _ = draw()
+    with pytest.raises(IndexError, match="got 7"):
+        names["step"](compiled.program.state(), compiled.program.inputs(x, rg.tensor([0, 7, 1, 2])))
+
+
+def test_what_cannot_be_asked():
+    compiled, draw = trained()
+    with pytest.raises(ValueError, match=r"float32 \(4, 6\), int64 \(4,\); got float32 \(4, 6\)$"):
+        compiled.program.inputs(draw()[0])
+    with rg.use_backend("strict"):
+        doubled = rg.compile(lambda x: x * 2)
+        for _ in range(4):
+            doubled(rg.ones(2))
+        with pytest.raises(TypeError, match="'strict'"):
+            doubled.program.source()
+    w = rg.ones(2)
+    scaled = rg.compile(lambda x: x * w)
+    for _ in range(4):
+        scaled(rg.ones(2))
+    w.array = w.array.copy()
+    with pytest.raises(RuntimeError, match="replaced"):
+        scaled.program.source()
 
 
 if __name__ == "__main__":

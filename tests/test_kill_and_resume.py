@@ -28,7 +28,7 @@ pytestmark = [
 ]
 
 STEPS_A_LIFE = 9  # a life is killed after so many steps at most
-SYNCS_A_LIFE = 14  # or after so many files and folders were put on the disk: about nine are one save
+SYNCS_A_LIFE = 14  # or after so many files and folders were put on the disk: seven of them are one save
 LIVES_A_RUN = 5
 
 PROGRAM = '''

@@ -94,7 +94,8 @@ def write(folder: Path, name: str, files: Mapping[str, tuple[Arrays, Mapping[str
     Raises:
         CheckpointError: the disk is full or refuses. What was written of it is gone, older checkpoints are untouched.
     """
-    target, aside = folder / name, folder / f"{_WRITING}{name}"
+    target, aside, replaced = (folder / f"{prefix}{name}" for prefix in ("", _WRITING, _REPLACED))
+    renamed = False
     try:
         _remove(aside)
         aside.mkdir()
@@ -104,22 +105,24 @@ def write(folder: Path, name: str, files: Mapping[str, tuple[Arrays, Mapping[str
         _write_text(aside / MANIFEST, json.dumps({"content": content, "sha256": _text_checksum(content)}, indent=1))
         _sync(aside)
         if target.exists():
-            _remove(folder / f"{_REPLACED}{name}")
-            target.rename(folder / f"{_REPLACED}{name}")
+            _remove(replaced)
+            target.rename(replaced)
         aside.rename(target)
+        renamed = True
         _sync(folder)
-        _remove(folder / f"{_REPLACED}{name}")
-    except OSError as error:
-        _remove(aside)
+    except BaseException as error:
+        _remove(target if renamed else aside)
+        if replaced.exists():
+            replaced.rename(target)
+        if not isinstance(error, OSError):
+            raise
         size = sum(array.nbytes for arrays, _ in files.values() for array in arrays.values())
         raise CheckpointError(
             f"the checkpoint {target} could not be written: {error.strerror or error} ({_megabytes(size)} needed, "
             f"{_megabytes(_free(folder))} free). Nothing of it is left, older checkpoints are untouched: make room, "
             "then fit(..., resume=True) goes on from the last one"
         ) from None
-    except BaseException:
-        _remove(aside)
-        raise
+    _remove(replaced)
     return target
 
 

@@ -140,9 +140,20 @@ def _holds(step: Step, tape: Recorder) -> bool:
     rec = step.record
     if rec is None:
         return False
-    if rec.kind == "movement" or rec.name == "matmul":
+    if rec.kind == "movement":
+        return not _enlarges(step, tape)
+    if rec.name == "matmul":
         return True
     return expressed(step, tape.specs) is not None or reduced(step, tape.specs) is not None
+
+
+def _enlarges(step: Step, tape: Recorder) -> bool:
+    """Whether a step copies its input more than once, as the windows of a convolution do: a fused record has a way
+    without all the copies in memory at a time."""
+    source = step.inputs[0]
+    if step.record.name == "broadcast_to" or not isinstance(source, Value):  # type: ignore[union-attr]
+        return False
+    return math.prod(tape.specs[step.outputs[0]][0]) > math.prod(tape.specs[source.number][0])
 
 
 def _instance(step: Step, written: Written, tape: Tape, constants: dict[int, int]) -> list[Step]:

@@ -154,11 +154,11 @@ class Lowering:
         used |= {n for s in self.body for n in (s.names if isinstance(s, Statement) else (s.source,))}
         seen = {name: self.seen[name] for name in self.seen if name in used}
         self._refuse_overlap(list(seen.values()))
-        axes = list(range(len(self.axes)))
+        axes = self._axes_in_memory(list(seen.values()))
         groups: list[list[int]] = []
         for a in axes:
             joins = groups and not (self.group.row and a == self.outer)
-            if joins and all(s.strides[a - 1] == s.strides[a] * self.axes[a] for s in seen.values()):
+            if joins and all(s.strides[groups[-1][-1]] == s.strides[a] * self.axes[a] for s in seen.values()):
                 groups[-1].append(a)
             else:
                 groups.append([a])
@@ -178,6 +178,15 @@ class Lowering:
         self.description = _with_plain_names(made)
         if overwrites_what_it_needs(self.description):
             raise Refused("an array that is written is read again after that")
+
+    def _axes_in_memory(self, seen: list[_Seen]) -> list[int]:
+        """The group's axes from the slowest to the quickest. Where no row and no column is summed their order is free,
+        and the widest array says what it is: an image with the batch last is gone through as it lies."""
+        axes = list(range(len(self.axes)))
+        if self.group.row or any(s.kind == "columns" for s in self.stores):
+            return axes
+        widest = max(seen, key=lambda s: sum(stride != 0 for stride in s.strides))
+        return sorted(axes, key=lambda a: -abs(widest.strides[a]))
 
     def _forget_unread(self) -> None:
         needed = {s.source for s in self.stores}

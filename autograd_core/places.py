@@ -21,6 +21,7 @@ from .lowering import Lowering, Refused
 from .operations.indexing import join
 from .passes import is_effect, reads
 from .recorder import Step, Value
+from .tape import memory_order
 from .tensor import Tensor
 
 if TYPE_CHECKING:
@@ -85,10 +86,13 @@ class Builder:
         self.places[number] = array
         return array
 
-    def _empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
+    def _empty(self, shape: tuple[int, ...], dtype: Any, order: tuple[int, ...] | None = None) -> Any:
         self.program.buffers += 1
         self.program.nbytes += int(np.prod(shape)) * np.dtype(dtype).itemsize
-        return self.backend.empty(shape, dtype)
+        if order is None:
+            return self.backend.empty(shape, dtype)
+        whole = self.backend.empty(tuple(shape[a] for a in order), dtype)
+        return whole.transpose([order.index(a) for a in range(len(shape))])
 
     def _find_last_uses(self) -> None:
         for i, step in enumerate(self.program.steps):
@@ -226,9 +230,10 @@ class Builder:
                 if n in self.own and self.last_use[n] == i and self.tape.specs[n] == (shape, dtype):
                     self.own[number] = self.own.pop(n)
                     return self.own[number]
-        key = (tuple(shape), np.dtype(dtype))
-        pool = self.free.get(key)
-        array = pool.pop() if pool else self._empty(shape, dtype)
+        # Axes lie in memory as they lay in the recorded call: there each operation found the order it is quickest in.
+        order = self.tape.orders.get(number)
+        pool = self.free.get((tuple(shape), np.dtype(dtype), order))
+        array = pool.pop() if pool else self._empty(shape, dtype, order)
         self.own[number] = array
         return array
 
@@ -246,7 +251,8 @@ class Builder:
         for number in {self.root[n] for n in [*reads(step), *step.outputs]}:
             if number in self.own and self.last_use[number] <= i:
                 array = self.own.pop(number)
-                self.free.setdefault((tuple(array.shape), np.dtype(array.dtype)), []).append(array)
+                key = (tuple(array.shape), np.dtype(array.dtype), memory_order(array))
+                self.free.setdefault(key, []).append(array)
 
     def _assign(self, step: Step) -> None:
         storage, value, *indices = [self._read(v) for v in step.inputs]

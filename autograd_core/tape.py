@@ -13,6 +13,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from .context import switched
 from .errors import user_line
 from .recorder import Recorder, RecordingError, Step, Value
@@ -39,6 +41,7 @@ class Tape(Recorder):
         self.reserved: list[int] = []  # blocks of each generator
         self.draws: dict[int, Draw] = {}  # recorded counter → place in the reservation
         self.host_calls: list[Callable[[], None]] = []
+        self.orders: dict[int, tuple[int, ...]] = {}  # number → its axes as they lay in memory, where not in order
         self.optimizers: dict[int, Any] = {}
         self.modules: dict[int, Any] = {}
         self.made_in: dict[int, Any] = {}  # first result of a step → the innermost module that was being called
@@ -54,6 +57,9 @@ class Tape(Recorder):
     def entered_array(self, number: int, array: Any, captured: Tensor | None) -> None:
         super().entered_array(number, array, captured)
         self._kept.append(array)
+        order = memory_order(array)
+        if order is not None:
+            self.orders[number] = order
         if captured is not None:
             leaf = self._slots.get(id(array))
             if leaf is None:
@@ -97,6 +103,14 @@ class Tape(Recorder):
         """The leaves from outside that want gradients."""
         tensors = [*self.storages.values(), *self.grad_reads.values()]
         return list({id(t): t for t in tensors if t.requires_grad and t.node is None}.values())
+
+
+def memory_order(array: Any) -> tuple[int, ...] | None:
+    """The axes of an array without gaps from the slowest to the quickest, None where that is their own order."""
+    if type(array) is not np.ndarray or array.flags.c_contiguous or array.ndim < 2:
+        return None
+    order = tuple(sorted(range(array.ndim), key=lambda axis: -array.strides[axis]))
+    return order if array.transpose(order).flags.c_contiguous else None
 
 
 class Undo:

@@ -26,7 +26,8 @@ class Adapter(NamedTuple):
         products: a list of matrix products on float32 operands of the library, as one call without arguments.
         facts: threads and numeric library, as the running process sees them.
         environment: variables of its process, beside those that set the number of threads.
-        needs: a program that must be installed too.
+        needs: a program or a module that must be installed too.
+        eager: the peer that takes the same step without compiling, or "".
     """
 
     module: str
@@ -36,6 +37,7 @@ class Adapter(NamedTuple):
     facts: Callable[[], dict[str, Any]]
     environment: Mapping[str, str] = {}
     needs: str = ""
+    eager: str = ""
 
 
 def operands(shapes: Sequence[Gemm]) -> list[tuple[np.ndarray, np.ndarray, str]]:
@@ -152,16 +154,18 @@ _TORCH = Adapter("torch", "torch", lambda t: t.detach().numpy(), torch_products,
 
 ADAPTERS = {
     "retrograd": _RETROGRAD,
-    "retrograd-numpy": _RETROGRAD._replace(environment={"RETROGRAD_KERNELS": "array"}),
-    "retrograd-jit": _RETROGRAD._replace(environment={"RETROGRAD_KERNELS": "jit"}),
+    "retrograd-numpy": _RETROGRAD._replace(environment={"RETROGRAD_KERNELS": "array"}, eager="retrograd"),
+    "retrograd-jit": _RETROGRAD._replace(
+        environment={"RETROGRAD_KERNELS": "jit"}, needs="numba", eager="retrograd"
+    ),
     "torch": _TORCH,
-    "torch-compiled": _TORCH._replace(needs="g++"),
+    "torch-compiled": _TORCH._replace(needs="g++", eager="torch"),
     "jax": Adapter("jax", "jax", np.asarray, jax_products, jax_facts),
     "autograd": Adapter("autograd", "autograd", np.asarray, numpy_products, numpy_facts),
     "mygrad": Adapter("mygrad", "mygrad", lambda t: t.data, numpy_products, numpy_facts),
     "tinygrad": Adapter("tinygrad", "tinygrad", lambda t: t.numpy(), tinygrad_products, tinygrad_facts, needs="clang"),
 }
-"""Every peer by the name that `--peer` takes. A further one is a row here and a builder in each workload."""
+"""Every peer by the name that `--peer` and `--ours` take. A further one is a row here and a builder in each workload."""
 
 
 PLAIN = Adapter("", "numpy", np.asarray, numpy_products, numpy_facts)

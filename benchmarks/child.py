@@ -10,6 +10,7 @@ import glob
 import importlib.util
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -19,6 +20,13 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+
+
+FIRST_STEPS = 10
+
+
+class Absent(Exception):
+    """The library is installed, but not what it needs."""
 
 
 class Peer:
@@ -33,11 +41,42 @@ class Peer:
     def prepare(self, file: str, size: dict[str, Any], data: str, steps: int) -> dict[str, Any]:
         """Build the step of a workload, run it a few times, and tell what each run gave."""
         self.step = self.products = None
-        with np.load(data, allow_pickle=False) as stored:
-            arrays = {name: stored[name] for name in stored.files}
-        self.step = load_module(file).PEERS[self.name](size, arrays)
+        self.check_needs()
+        self.step = load_module(file).PEERS[self.name](size, read(data))
         observed = [self.observe(self.step()) for _ in range(steps)]
         return {"observed": observed, "strangers": self.adapters.strangers(self.name, list(sys.modules))}
+
+    def check_needs(self) -> None:
+        """Raise Absent if the library lacks what it needs: a compiler, or a module."""
+        needs = self.adapter.needs
+        if needs and not shutil.which(needs) and importlib.util.find_spec(needs) is None:
+            raise Absent(f"it needs {needs}, which is not there")
+
+    def begin(self, file: str, size: dict[str, Any], data: str, trivial: list[Any]) -> dict[str, Any]:
+        """What it costs to begin: seconds of each of the first steps, and by how much the process grows.
+
+        To be asked of a fresh process. `trivial` is (file, size, data) of a small step that is taken first, so that
+        what the library loads and makes only once belongs to neither figure.
+        """
+        self.check_needs()
+        small = load_module(trivial[0]).PEERS[self.name](trivial[1], read(trivial[2]))
+        for _ in range(FIRST_STEPS):
+            small()
+        del small
+        arrays, module = read(data), load_module(file)
+        before = memory(reset=True)
+        clock = [time.perf_counter()]
+        step = module.PEERS[self.name](size, arrays)
+        clock.append(time.perf_counter())
+        for _ in range(FIRST_STEPS):
+            self.observe(step())
+            clock.append(time.perf_counter())
+        seconds = np.diff(clock).tolist()
+        found: dict[str, Any] = {"seconds": seconds[1:], "bytes": memory() - before}
+        if self.adapter.eager:
+            eager = module.PEERS[self.adapter.eager](size, arrays)
+            found["eager"] = min(timed(eager, warm=0 if i else 1, times=1)[0] for i in range(3))
+        return found
 
     def observe(self, result: Any) -> list[float]:
         """A loss, or a tuple of a loss and gradients, as one number each."""
@@ -53,6 +92,12 @@ class Peer:
         if self.products is None:
             self.products = self.adapter.products(shapes)
         return timed(self.products, warm, steps)
+
+    def bandwidth(self) -> float:
+        """Bytes a second that NumPy moves when it copies what no cache holds, read and written ones together."""
+        source = np.ones(1 << 24, np.float32)
+        target = np.empty_like(source)
+        return 2 * source.nbytes / min(timed(lambda: np.copyto(target, source), 1, 1)[0] for _ in range(5))
 
     def facts(self) -> dict[str, Any]:
         """Threads and numeric library of the peer."""
@@ -81,6 +126,24 @@ def waiting() -> float:
         except (OSError, IndexError):  # the thread has ended, or the kernel does not count
             continue
     return total * 1e-9
+
+
+def memory(reset: bool = False) -> int:
+    """The largest size that the process has had in memory, or since a reset. 0 where the system does not tell."""
+    try:
+        if reset:
+            with open("/proc/self/clear_refs", "w", encoding="ascii") as file:
+                file.write("5")
+        with open("/proc/self/status", encoding="ascii") as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        return 0
+
+
+def read(path: str) -> dict[str, np.ndarray]:
+    """The arrays of a file."""
+    with np.load(path, allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
 
 
 def fingerprint(array: Any) -> float:
@@ -113,6 +176,8 @@ def answer(peer: Peer, request: dict[str, Any]) -> dict[str, Any]:
     except ModuleNotFoundError as error:
         own = peer.adapter.module or error.name
         return {"error": str(error), "missing": error.name == own}
+    except Absent as error:
+        return {"error": str(error), "missing": True}
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         text = " ".join(f"{type(error).__name__}: {error}".split())

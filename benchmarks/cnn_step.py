@@ -53,7 +53,7 @@ def data(size: dict[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray
     arrays = {"inputs": images, "labels": rng.integers(10, size=(size["batches"], size["batch"]))}
     for i, (kind, n, m) in enumerate(layer for layer in size["network"] if len(layer) == 3):
         shape = (m, n, 3, 3) if kind == "conv" else (m, n)
-        weight = rng.normal(size=shape) * (2 / np.prod(shape[1:])) ** 0.5
+        weight = rng.normal(size=shape) * np.prod(shape[1:]) ** -0.5
         arrays |= {f"{i}.weight": weight.astype(np.float32), f"{i}.bias": np.zeros(m, np.float32)}
     return arrays
 

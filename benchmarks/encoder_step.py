@@ -35,7 +35,7 @@ SMOKE = {
 }  # fmt: skip
 REASONS = {"mygrad": "it has no erf"}
 
-RATE, DECAY = 5e-5, 0.01
+RATE, DECAY = 1e-4, 0.01
 EPSILON = 1e-12
 
 

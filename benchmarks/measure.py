@@ -57,7 +57,7 @@ def measure(ours: PeerProcess, theirs: PeerProcess, work: Workload, data: Path, 
     Returns:
         losses; ours and theirs, seconds per step of each block; ratio, ours / theirs with quartiles; waited, the share
         of the blocks that was spent waiting for a core; status, "timed" or "disturbed"; gemm, the rates of the
-        workload's matrix products alone in GFLOP/s and their ratio, if it has any.
+        workload's matrix products alone in GFLOP/s and their ratio, and ceiling (see there), if it has any.
     Raises:
         PeerError: a side cannot run it. Its `peer` says which.
         Disagreement: the losses of the first steps differ.
@@ -82,7 +82,21 @@ def measure(ours: PeerProcess, theirs: PeerProcess, work: Workload, data: Path, 
             # Of rates, not of times: below 1 our library is the slower one.
             "ratio": 1 / products["ratio"]["median"],
         }
+        found["ceiling"] = ceiling(work, found, ours.ask("bandwidth"))
     return found
+
+
+ADAM_TRAFFIC = 28
+"""Bytes that Adam moves for a float32 weight: it reads weight, gradient and two moments, and writes three of them."""
+
+
+def ceiling(work: Workload, found: dict[str, Any], bandwidth: float) -> dict[str, Any]:
+    """The seconds of a step that nothing on this machine spares: its matrix products at the faster library's rate, and
+    the optimizer's traffic at the rate of a copy. Of what each side takes, this is the share."""
+    gflop = 2e-9 * sum(math.prod(shape[:3]) for shape in work.products)
+    least = gflop / max(found["gemm"]["ours"], found["gemm"]["theirs"]) + ADAM_TRAFFIC * work.weights / bandwidth
+    shares = {side: least / statistics.median(found[side]) for side in ("ours", "theirs")}
+    return {"seconds": least, "bandwidth": bandwidth, **shares}
 
 
 Side = Callable[..., tuple[float, float]]
@@ -143,10 +157,14 @@ def check_agreement(
 
 
 def _prepare(side: PeerProcess, work: Workload, data: Path) -> list[list[float]]:
-    found = side.ask("prepare", file=str(work.file), size=work.size, data=str(data), steps=STEPS_THAT_MUST_AGREE)
-    if found["strangers"]:
-        raise PeerError(side.peer, f"its process has loaded {', '.join(found['strangers'])} too")
-    return found["observed"]
+    wanted = {"file": str(work.file), "size": work.size, "data": str(data), "steps": STEPS_THAT_MUST_AGREE}
+    if side.prepared[0] != wanted:
+        side.prepared = (None, None)
+        found = side.ask("prepare", **wanted)
+        if found["strangers"]:
+            raise PeerError(side.peer, f"its process has loaded {', '.join(found['strangers'])} too")
+        side.prepared = (wanted, found["observed"])
+    return side.prepared[1]
 
 
 def _steps_in(side: Side, block: float) -> int:

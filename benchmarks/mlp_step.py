@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from .adam import jax_step, numpy_adam, tinygrad_step
+
 THREADS = None
 TOLERANCE = 1e-3
 
@@ -55,13 +57,26 @@ def parameters(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {name: array for name, array in arrays.items() if name[0].isdigit()}
 
 
+def batches(arrays: dict[str, np.ndarray], convert: Callable[[Any], Any]) -> Any:
+    """Pairs of inputs and labels without end, converted beforehand."""
+    return itertools.cycle([(convert(x), convert(y)) for x, y in zip(arrays["inputs"], arrays["labels"], strict=True)])
+
+
+def modules(nn: Any, size: dict[str, Any]) -> Any:
+    """The network of PyTorch's or retrograd's layers: they agree in names."""
+    layers: list[Any] = []
+    for n, m in itertools.pairwise(size["layers"]):
+        layers += [nn.Linear(n, m), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
+
+
 def with_retrograd(size: dict[str, Any], arrays: dict[str, np.ndarray]) -> Callable[[], Any]:
     """The step in retrograd, eager."""
     return retrograd_step(size, arrays, lambda train: train)
 
 
 def with_compiled(size: dict[str, Any], arrays: dict[str, np.ndarray]) -> Callable[[], Any]:
-    """The step under `rg.compile`. RETROGRAD_KERNELS says which generator makes the program."""
+    """The step under `rg.compile`."""
     import retrograd as rg
 
     return retrograd_step(size, arrays, rg.compile)
@@ -73,14 +88,10 @@ def retrograd_step(size: dict[str, Any], arrays: dict[str, np.ndarray], wrap: Ca
     from retrograd import nn, optim
     from retrograd.nn import functional as F
 
-    layers: list[Any] = []
-    for n, m in itertools.pairwise(size["layers"]):
-        layers += [nn.Linear(n, m), nn.ReLU()]
-    model = nn.Sequential(*layers[:-1])
+    model = modules(nn, size)
     model.load_state_dict({name: rg.tensor(array) for name, array in parameters(arrays).items()})
     optimizer = optim.Adam(model.parameters(), lr=RATE)
-    pairs = [(rg.tensor(x), rg.tensor(y)) for x, y in zip(arrays["inputs"], arrays["labels"], strict=True)]
-    batches = itertools.cycle(pairs)
+    pairs = batches(arrays, rg.tensor)
 
     @wrap
     def train(x: Any, y: Any) -> Any:
@@ -90,33 +101,61 @@ def retrograd_step(size: dict[str, Any], arrays: dict[str, np.ndarray], wrap: Ca
         optimizer.step()
         return loss
 
-    return lambda: train(*next(batches))
+    return lambda: train(*next(pairs))
 
 
-def with_torch(size: dict[str, Any], arrays: dict[str, np.ndarray]) -> Callable[[], Any]:
-    """The step in PyTorch eager, with the faster one of its Adams."""
+def torch_step(size: dict[str, Any], arrays: dict[str, np.ndarray], wrap: Callable[..., Any]) -> Callable[[], Any]:
+    """The step in PyTorch, its loss passed through `wrap`, with the faster one of its Adams."""
     import torch
     from torch import nn
     from torch.nn import functional as F
 
-    layers: list[Any] = []
-    for n, m in itertools.pairwise(size["layers"]):
-        layers += [nn.Linear(n, m), nn.ReLU()]
-    model = nn.Sequential(*layers[:-1])
+    model = modules(nn, size)
     model.load_state_dict({name: torch.tensor(array) for name, array in parameters(arrays).items()})
     optimizer = torch.optim.Adam(model.parameters(), lr=RATE, fused=True)
-    pairs = [(torch.tensor(x), torch.tensor(y)) for x, y in zip(arrays["inputs"], arrays["labels"], strict=True)]
-    batches = itertools.cycle(pairs)
+    pairs = batches(arrays, torch.tensor)
+
+    @wrap
+    def loss_of(x: Any, y: Any) -> Any:
+        return F.cross_entropy(model(x), y)
 
     def step() -> Any:
-        x, y = next(batches)
         optimizer.zero_grad()
-        loss = F.cross_entropy(model(x), y)
+        loss = loss_of(*next(pairs))
         loss.backward()
         optimizer.step()
         return loss
 
     return step
+
+
+def with_torch(size: dict[str, Any], arrays: dict[str, np.ndarray]) -> Callable[[], Any]:
+    """The step in PyTorch eager."""
+    return torch_step(size, arrays, lambda loss_of: loss_of)
+
+
+def with_torch_compiled(size: dict[str, Any], arrays: dict[str, np.ndarray]) -> Callable[[], Any]:
+    """The step with `torch.compile`."""
+    import torch
+
+    return torch_step(size, arrays, torch.compile)
+
+
+def with_jax(size: dict[str, Any], arrays: dict[str, np.ndarray]) -> Callable[[], Any]:
+    """The step in JAX, compiled."""
+    import jax
+    import jax.numpy as jnp
+
+    def loss(weights: Any, x: Any, y: Any) -> Any:
+        for w, b in weights[:-1]:
+            x = jax.nn.relu(x @ w.T + b)
+        w, b = weights[-1]
+        logs = jax.nn.log_softmax(x @ w.T + b)
+        return -jnp.mean(jnp.take_along_axis(logs, y[:, None], axis=1))
+
+    flat = list(parameters(arrays).values())
+    pairs = batches(arrays, lambda a: jnp.asarray(a, jnp.int32 if a.dtype.kind == "i" else None))
+    return jax_step(loss, list(zip(flat[::2], flat[1::2], strict=True)), RATE, pairs)
 
 
 def with_autograd(size: dict[str, Any], arrays: dict[str, np.ndarray]) -> Callable[[], Any]:
@@ -126,7 +165,7 @@ def with_autograd(size: dict[str, Any], arrays: dict[str, np.ndarray]) -> Callab
 
     weights = [array.copy() for array in parameters(arrays).values()]
     one_hot = np.eye(size["layers"][-1], dtype=np.float32)[arrays["labels"]]
-    batches = itertools.cycle(list(zip(arrays["inputs"], one_hot, strict=True)))
+    pairs = itertools.cycle(list(zip(arrays["inputs"], one_hot, strict=True)))
 
     def loss(weights: list[Any], x: Any, y: Any) -> Any:
         for i in range(0, len(weights), 2):
@@ -136,30 +175,67 @@ def with_autograd(size: dict[str, Any], arrays: dict[str, np.ndarray]) -> Callab
         x = x - anp.max(x, axis=1, keepdims=True)
         return anp.mean(anp.log(anp.sum(anp.exp(x), axis=1)) - anp.sum(x * y, axis=1))
 
-    with_gradients = value_and_grad(loss)
-    means = [np.zeros_like(w) for w in weights]
-    squares = [np.zeros_like(w) for w in weights]
-    beta1, beta2, epsilon = 0.9, 0.999, 1e-8
-    count = itertools.count(1)
+    with_gradients, update = value_and_grad(loss), numpy_adam(weights, RATE)
 
     def step() -> Any:
-        x, y = next(batches)
-        value, gradients = with_gradients(weights, x, y)
-        t = next(count)
-        rate = RATE / (1 - beta1**t)
-        root = (1 - beta2**t) ** 0.5
-        for w, g, m, v in zip(weights, gradients, means, squares, strict=True):
-            m[:] = beta1 * m + (1 - beta1) * g
-            v[:] = beta2 * v + (1 - beta2) * g**2
-            w -= rate * m / (np.sqrt(v) / root + epsilon)
+        value, gradients = with_gradients(weights, *next(pairs))
+        update(gradients)
         return value
 
     return step
 
 
+def with_mygrad(size: dict[str, Any], arrays: dict[str, np.ndarray]) -> Callable[[], Any]:
+    """The step in MyGrad."""
+    import mygrad as mg
+    from mygrad.nnet.activations import relu
+    from mygrad.nnet.losses import softmax_crossentropy
+
+    weights = [mg.tensor(array) for array in parameters(arrays).values()]
+    update = numpy_adam([w.data for w in weights], RATE)
+    pairs = batches(arrays, np.asarray)
+
+    def step() -> Any:
+        x, y = next(pairs)
+        for i in range(0, len(weights), 2):
+            x = mg.matmul(x, weights[i].T) + weights[i + 1]
+            if i + 2 < len(weights):
+                x = relu(x)
+        loss = softmax_crossentropy(x, y)
+        loss.backward()
+        update([w.grad for w in weights])
+        loss.null_grad()
+        return loss
+
+    return step
+
+
+def with_tinygrad(size: dict[str, Any], arrays: dict[str, np.ndarray]) -> Callable[[], Any]:
+    """The step in tinygrad, recorded and replayed."""
+    from tinygrad import Tensor
+    from tinygrad.nn.optim import Adam
+
+    weights = [Tensor(array) for array in parameters(arrays).values()]
+
+    def loss(x: Any, y: Any) -> Any:
+        for i in range(0, len(weights), 2):
+            x = x.linear(weights[i].T, weights[i + 1])
+            if i + 2 < len(weights):
+                x = x.relu()
+        return x.sparse_categorical_crossentropy(y)
+
+    pairs = batches(arrays, lambda a: Tensor(a.astype(np.int32) if a.dtype.kind == "i" else a).realize())
+    return tinygrad_step(loss, Adam(weights, lr=RATE), pairs)
+
+
 PEERS = {
     "retrograd": with_retrograd,
-    "retrograd-compiled": with_compiled,
+    "retrograd-numpy": with_compiled,
+    "retrograd-jit": with_compiled,
     "torch": with_torch,
+    "torch-compiled": with_torch_compiled,
+    "jax": with_jax,
     "autograd": with_autograd,
+    "mygrad": with_mygrad,
+    "tinygrad": with_tinygrad,
 }

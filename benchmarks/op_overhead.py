@@ -15,6 +15,10 @@ import numpy as np
 
 THREADS = 1
 TOLERANCE = 1e-3
+REASONS = {
+    "torch-compiled": "compiled, a chain has no operations left",
+    "tinygrad": "compiled, a chain has no operations left",
+}
 
 # Rows of the input and how often the body runs; each body has the number of operations that makes a hundred.
 WORKLOADS: dict[str, dict[str, Any]] = {
@@ -144,4 +148,66 @@ def with_autograd(size: dict[str, Any], arrays: dict[str, np.ndarray]) -> Callab
     return step
 
 
-PEERS = {"retrograd": with_retrograd, "torch": with_torch, "autograd": with_autograd}
+def with_jax(size: dict[str, Any], arrays: dict[str, np.ndarray]) -> Callable[[], Any]:
+    """The chain in JAX, compiled whole: what is left of the overhead is one call."""
+    import jax
+    import jax.numpy as jnp
+
+    bodies: dict[str, Body] = {
+        "tanh(h * w)": lambda h, w: jnp.tanh(h * w),
+        "relu(h)": lambda h, w: jax.nn.relu(h),
+        "sum(h)": lambda h, w: h.sum(axis=0, keepdims=True),
+        "softmax(h) * w": lambda h, w: jax.nn.softmax(h) * w,
+    }
+    body, uses_w = (TORCH | bodies)[size["body"]], "w" in size["body"]
+
+    def loss(x: Any, w: Any) -> Any:
+        h = x
+        for _ in range(size["repeat"]):
+            h = body(h, w)
+        return jnp.sum(h)
+
+    with_gradients = jax.jit(jax.value_and_grad(loss, (0, 1) if uses_w else (0,)))
+    x, w = jnp.array(arrays["x"]), jnp.array(arrays["w"])
+
+    def step() -> Any:
+        value, gradients = jax.block_until_ready(with_gradients(x, w))
+        return value, *gradients
+
+    return step
+
+
+def with_mygrad(size: dict[str, Any], arrays: dict[str, np.ndarray]) -> Callable[[], Any]:
+    """The chain in MyGrad."""
+    import mygrad as mg
+    from mygrad.nnet.activations import relu, softmax
+
+    bodies: dict[str, Body] = {
+        "tanh(h * w)": lambda h, w: mg.tanh(h * w),
+        "relu(h)": lambda h, w: relu(h),
+        "sum(h)": lambda h, w: h.sum(axis=0, keepdims=True),
+        "softmax(h) * w": lambda h, w: softmax(h) * w,
+    }
+    body, uses_w = (TORCH | bodies)[size["body"]], "w" in size["body"]
+    x, w = mg.tensor(arrays["x"]), mg.tensor(arrays["w"])
+
+    def step() -> Any:
+        x.null_grad()
+        w.null_grad()
+        h = x
+        for _ in range(size["repeat"]):
+            h = body(h, w)
+        loss = h.sum()
+        loss.backward()
+        return (loss, mg.tensor(x.grad), mg.tensor(w.grad)) if uses_w else (loss, mg.tensor(x.grad))
+
+    return step
+
+
+PEERS = {
+    "retrograd": with_retrograd,
+    "torch": with_torch,
+    "jax": with_jax,
+    "autograd": with_autograd,
+    "mygrad": with_mygrad,
+}

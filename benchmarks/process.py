@@ -58,6 +58,8 @@ class PeerProcess:
         self._answers: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=self._listen, daemon=True).start()
         self._asleep = self._ended = False
+        self.prepared: tuple[Any, Any] = (None, None)
+        """What it was last asked to prepare, and what its first steps gave: it need not do so again."""
 
     @property
     def pid(self) -> int:
@@ -151,6 +153,13 @@ class Peers:
             if found is not None:
                 found.end()
             found = self._living[peer, threads] = PeerProcess(peer, threads, self._patience)
+        return found
+
+    def fresh(self, peer: str, threads: int, extra: Mapping[str, str]) -> PeerProcess:
+        """A process that has done nothing yet, in place of the one that there may be."""
+        if (peer, threads) in self._living:
+            self._living[peer, threads].end()
+        found = self._living[peer, threads] = PeerProcess(peer, threads, self._patience, extra)
         return found
 
     def end(self) -> None:

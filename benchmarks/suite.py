@@ -12,7 +12,12 @@ file by its path) and has
     PEERS       name to builder(size, arrays) -> step; step() trains once and returns the loss, or (loss,
                 gradients ...), in the peer's own type: reading it is not part of the step
 
-A further workload is a row in its file's table; a further file is a name in FILES.
+and may have
+
+    REASONS     name of a peer to why it has no builder
+    parameters(arrays) -> dict or list of ndarrays     the weights among them
+
+`from .neighbour import x` reaches other files of this folder that need NumPy alone. A further workload is a row in its file's table; a further file is a name in FILES.
 """
 
 from __future__ import annotations
@@ -28,10 +33,12 @@ from .child import load_module
 
 HERE = Path(__file__).resolve().parent
 
-FILES: tuple[str | Path, ...] = ("op_overhead.py", "mlp_step.py")
+FILES: tuple[str | Path, ...] = (
+    "op_overhead.py", "mlp_step.py", "cnn_step.py", "gpt_step.py", "encoder_step.py", "penalty_step.py",
+)  # fmt: skip
 
-SUBJECT = "retrograd"
-DEFAULT_PEERS: tuple[str, ...] = ("torch", "autograd")
+SUBJECTS: tuple[str, ...] = ("retrograd", "retrograd-numpy", "retrograd-jit")
+DEFAULT_PEERS: tuple[str, ...] = ("torch",)
 
 
 class Workload(NamedTuple):
@@ -45,6 +52,8 @@ class Workload(NamedTuple):
     arrays: dict[str, np.ndarray]
     products: list[Gemm]
     peers: tuple[str, ...]
+    reasons: dict[str, str]
+    weights: int  # how many numbers are trained
 
 
 def names() -> list[str]:
@@ -70,4 +79,9 @@ def load(wanted: Sequence[str] = (), smoke: bool = False) -> list[Workload]:
 def _workload(file: Path, module: Any, name: str, smoke: bool) -> Workload:
     size = dict(module.WORKLOADS[name]) | (module.SMOKE.get(name, {}) if smoke else {})
     arrays = module.data(size, np.random.default_rng(0))
-    return Workload(name, file, size, module.THREADS, module.TOLERANCE, arrays, module.gemms(size), tuple(module.PEERS))
+    found = getattr(module, "parameters", lambda arrays: {})(arrays)
+    weights = sum(array.size for array in (found.values() if isinstance(found, dict) else found))
+    peers, reasons = tuple(module.PEERS), getattr(module, "REASONS", {})
+    return Workload(
+        name, file, size, module.THREADS, module.TOLERANCE, arrays, module.gemms(size), peers, reasons, weights
+    )

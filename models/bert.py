@@ -36,16 +36,6 @@ class BertConfig(Config):
     """
 
     model_type: ClassVar[str] = "bert"
-    sizes: ClassVar[tuple[str, ...]] = (
-        "vocab_size",
-        "hidden_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-        "intermediate_size",
-        "max_position_embeddings",
-        "type_vocab_size",
-    )
-
     vocab_size: int = 30522
     hidden_size: int = 768
     num_hidden_layers: int = 12
@@ -69,6 +59,8 @@ class BertConfig(Config):
             raise CheckpointError(
                 f"hidden_size={self.hidden_size} must be a multiple of num_attention_heads={self.num_attention_heads}"
             )
+        if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
+            raise CheckpointError(f"pad_token_id must lie below vocab_size={self.vocab_size}, got {self.pad_token_id}")
         if self.classifier_pooling not in POOLINGS:
             raise CheckpointError(f"classifier_pooling must be 'cls' or 'mean', got {self.classifier_pooling!r}")
         wanted = {"position_embedding_type": "absolute", "is_decoder": False, "add_cross_attention": False}
@@ -296,11 +288,20 @@ class BertForSequenceClassification(PretrainedModel):
         labels: Tensor | None = None,
     ) -> ClassifierOutput:
         """The arguments of BertModel, and labels (N,) or (N, num_labels)."""
-        hidden, pooled = self.bert(input_ids, attention_mask, token_type_ids, position_ids)
-        if pooled is None:
-            pooled = mean_pooling(hidden, attention_mask)
+        pooled = self.pooled(input_ids, attention_mask, token_type_ids, position_ids)
         logits = self.classifier(self.dropout(pooled))
         return ClassifierOutput(None if labels is None else self.loss(logits, asarray(labels)), logits)
+
+    def pooled(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+    ) -> Tensor:
+        """The vector by which each sentence is classified, (N, hidden_size); the arguments of BertModel."""
+        hidden, pooled = self.bert(input_ids, attention_mask, token_type_ids, position_ids)
+        return mean_pooling(hidden, attention_mask) if pooled is None else pooled
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The loss of logits (N, num_labels) for the problem type of the config, or the one that the labels show."""

@@ -1,6 +1,7 @@
 """Data: datasets, the loader, transforms, and the digits that come with the package."""
 
 from .base_tokenizer import BaseTokenizer
+from .byte_pair_encoding import BytePairTokenizer
 from .characters import CharTokenizer
 from .dataset import ArrayDataset, Dataset, Subset, random_split, stack_samples
 from .digits import Mnist, mnist
@@ -34,6 +35,7 @@ from .transforms import (
 __all__ = [
     "ArrayDataset",
     "BaseTokenizer",
+    "BytePairTokenizer",
     "CharTokenizer",
     "Compose",
     "DataLoader",

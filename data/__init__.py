@@ -1,7 +1,7 @@
 """Data: datasets, the loader, transforms, and the digits that come with the package."""
 
+from ..autograd_core.text_files import read_text
 from .base_tokenizer import BaseTokenizer
-from .byte_pair_encoding import BytePairTokenizer
 from .characters import CharTokenizer
 from .dataset import ArrayDataset, Dataset, Subset, random_split, stack_samples
 from .digits import Mnist, mnist
@@ -16,6 +16,7 @@ from .text import (
     read_columns,
     read_labelled_texts,
     sentence_polarity,
+    tiny_shakespeare,
     trec,
 )
 from .text_loader import TextDataset, TextLoader
@@ -31,11 +32,11 @@ from .transforms import (
     ToFloat,
     mean_and_std,
 )
+from .windows import TokenWindows
 
 __all__ = [
     "ArrayDataset",
     "BaseTokenizer",
-    "BytePairTokenizer",
     "CharTokenizer",
     "Compose",
     "DataLoader",
@@ -55,6 +56,7 @@ __all__ = [
     "TextDataset",
     "TextLoader",
     "ToFloat",
+    "TokenWindows",
     "Tokenizer",
     "label_names",
     "label_numbers",
@@ -65,7 +67,9 @@ __all__ = [
     "read_columns",
     "read_idx",
     "read_labelled_texts",
+    "read_text",
     "sentence_polarity",
     "stack_samples",
+    "tiny_shakespeare",
     "trec",
 ]

@@ -1,4 +1,4 @@
-"""Texts with labels: from a table of the user's own, or one of the collections that `retrograd fetch` gets."""
+"""Texts, most with labels: from a table of the user's own, or a collection that `retrograd fetch` gets."""
 
 from __future__ import annotations
 
@@ -209,19 +209,36 @@ def trec(folder: str | os.PathLike[str] | None = None) -> Splits:
     return Splits(part("train"), part("test"))
 
 
+def tiny_shakespeare(folder: str | os.PathLike[str] | None = None) -> str:
+    """A million letters of Shakespeare's plays, the text on which small language models learn to spell.
+
+    Args:
+        folder: where `retrograd fetch tinyshakespeare` put it; by default RETROGRAD_DATA.
+    Raises:
+        FileNotFoundError: it is not there; says how to get it.
+    """
+    return read_text(_located(folder, "text/tinyshakespeare.txt", "tinyshakespeare"))
+
+
+def _located(folder: str | os.PathLike[str] | None, name: str, entry: str) -> Path:
+    """The path of a file of a collection, below the folder with the data."""
+    root = folder if folder is not None else os.environ.get("RETROGRAD_DATA")
+    if not root:
+        raise FileNotFoundError(
+            f"no folder with data is named: `retrograd fetch {entry} --to DIR` gets the collection, the folder is "
+            "then named by the argument or by the environment variable RETROGRAD_DATA"
+        )
+    path = Path(root).expanduser() / name
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: `retrograd fetch {entry} --to {root}` gets it")
+    return path
+
+
 class _Archive:
     """A zip archive below the folder with the data."""
 
     def __init__(self, folder: str | os.PathLike[str] | None, name: str, entry: str) -> None:
-        root = folder if folder is not None else os.environ.get("RETROGRAD_DATA")
-        if not root:
-            raise FileNotFoundError(
-                f"no folder with data is named: `retrograd fetch {entry} --to DIR` gets the collection, the folder is "
-                "then named by the argument or by the environment variable RETROGRAD_DATA"
-            )
-        self.path = Path(root).expanduser() / name
-        if not self.path.is_file():
-            raise FileNotFoundError(f"{self.path} is missing: `retrograd fetch {entry} --to {root}` gets it")
+        self.path = _located(folder, name, entry)
 
     def lines(self, member: str, encoding: str) -> list[str]:
         """The lines of a member, without the empty one at the end."""

@@ -15,6 +15,7 @@ from .batches import as_tensors, joined, on_the_host, size_of, target_of
 
 Loss = Callable[[Any, Any], Any]
 Metric = Callable[..., Any]
+IGNORED = -100  # the label that cross_entropy leaves out
 
 
 def evaluate(model: Module, loss: Loss, loader: Iterable[Any], metrics: Mapping[str, Metric]) -> dict[str, float]:
@@ -25,8 +26,9 @@ def evaluate(model: Module, loss: Loss, loader: Iterable[Any], metrics: Mapping[
         for batch in loader:
             batch = as_tensors(batch)
             value, outputs, targets = parts(loss(model, batch))
-            total += value.item() * size_of(batch)
-            samples += size_of(batch)
+            weight = _weight(batch, targets)
+            total += value.item() * weight if weight else 0.0
+            samples += weight
             if wants_outputs:
                 seen.append(_compared(outputs, target_of(batch) if targets is None else targets))
     if not samples:
@@ -81,6 +83,13 @@ def named(metrics: Sequence[Metric] | Mapping[str, Metric]) -> dict[str, Metric]
         if not callable(metric) or getattr(metric, "__name__", "<lambda>") == "<lambda>":
             raise TypeError(f"a metric is a function with a name; for {metric!r} write metrics={{'name': function}}")
     return {metric.__name__: metric for metric in metrics}
+
+
+def _weight(batch: Any, targets: Any) -> int:
+    """Of how many losses a batch's loss is the mean: one a sample, or one a label where `loss` returns such."""
+    if not isinstance(targets, (Tensor, np.ndarray)) or targets.dtype.kind not in "iu":
+        return size_of(batch)
+    return int((on_the_host(targets) != IGNORED).sum())
 
 
 def _of_loss(metric: Metric) -> bool:

@@ -259,7 +259,11 @@ class Trainer:
 
     @one_frame
     def evaluate(self, loader: Loader) -> dict[str, float]:
-        """The mean loss over all samples, and the metrics, in evaluation mode: {"loss": 0.3, "accuracy": 0.9}."""
+        """The mean loss over all samples, and the metrics, in evaluation mode: {"loss": 0.3, "accuracy": 0.9}.
+
+        Where `loss` returns whole numbers as targets, it is the mean over all of those that are not -100, so that a
+        text counts by its tokens and not by its batches.
+        """
         return evaluation.evaluate(self.model, self.loss, loader, self.metrics)
 
     @one_frame

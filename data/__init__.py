@@ -2,6 +2,7 @@
 
 from ..autograd_core.text_files import read_text
 from .base_tokenizer import BaseTokenizer
+from .byte_pair_encoding import BytePairTokenizer
 from .characters import CharTokenizer
 from .dataset import ArrayDataset, Dataset, Subset, random_split, stack_samples
 from .digits import Mnist, mnist
@@ -37,6 +38,7 @@ from .windows import TokenWindows
 __all__ = [
     "ArrayDataset",
     "BaseTokenizer",
+    "BytePairTokenizer",
     "CharTokenizer",
     "Compose",
     "DataLoader",

@@ -199,13 +199,23 @@ LAYOUTS: dict[tuple[str, ...], Callable[[Any, Path, dict[str, Any]], Any]] = {
 
 
 def load_tokenizer(folder: str | os.PathLike[str]) -> BaseTokenizer:
-    """The tokenizer of a folder: a `Tokenizer`, or a `CharTokenizer` where only a `vocab.json` of characters is there.
+    """The tokenizer of a folder, of the kind that its files show.
+
+    A `Tokenizer` for the files in `LAYOUTS`; a `CharTokenizer` for a `vocab.json` of characters alone. The two
+    files of GPT-2 need no extra: without it a `BytePairTokenizer`, which gives the same numbers, reads them.
 
     Raises as their `from_pretrained` do.
     """
+    from .byte_pair_encoding import MERGES, BytePairTokenizer
     from .characters import VOCABULARY, CharTokenizer
 
     place = Path(folder)
-    whole = any(all((place / name).is_file() for name in files) for files in LAYOUTS)
-    alone = (place / VOCABULARY).is_file() and not whole
-    return CharTokenizer.from_pretrained(place) if alone else Tokenizer.from_pretrained(place)
+    present = {name for files in LAYOUTS for name in files if (place / name).is_file()}
+    if present == {VOCABULARY}:
+        return CharTokenizer.from_pretrained(place)
+    try:
+        return Tokenizer.from_pretrained(place)
+    except ImportError:
+        if present == {VOCABULARY, MERGES}:
+            return BytePairTokenizer.from_pretrained(place)
+        raise

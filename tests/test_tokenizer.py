@@ -166,6 +166,18 @@ except ImportError as error:
     assert done.stdout.count("\n") == 1
 
 
+def test_the_two_files_of_gpt2_need_no_library(tmp_path: Path) -> None:
+    rg.data.BytePairTokenizer.train("low lower lowest", 260).save_pretrained(tmp_path)
+    code = f"""
+import sys
+sys.modules["tokenizers"] = None
+import retrograd as rg
+print(rg.data.load_tokenizer({str(tmp_path)!r}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("BytePairTokenizer(")
+
+
 def test_importing_does_not_import_the_library() -> None:
     code = "import sys, retrograd as rg; rg.data.Tokenizer; print('tokenizers' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -45,5 +45,6 @@ def pretrained_class(path: Path) -> type[PretrainedModel]:
             f"{os.fspath(path)!r}: config.json says model_type {values.get('model_type')!r}; "
             f"known are {', '.join(FAMILIES)}"
         )
-    named = values.get("architectures") or []
+    named = values.get("architectures")
+    named = named if isinstance(named, list) else []
     return next((cls for cls in family if cls.__name__ in named), family[0])

@@ -4,13 +4,41 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 
 from ..autograd_core.text_files import read_json
 
 Path = str | os.PathLike[str]
 PROBLEMS = ("regression", "single_label_classification", "multi_label_classification")
+
+
+def _is_whole(value: Any) -> bool:
+    return type(value) is int and abs(value) < 2**31
+
+
+def _is_share(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
+
+
+# How a field is annotated (text, as in this file) → what config.json must hold for it: in words, and as a test. All plain numbers of a config
+# are sizes, and all its fractions are probabilities or small terms.
+_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "int": ("a whole number above 0", lambda v: _is_whole(v) and v > 0),
+    "int | None": ("a whole number or null", lambda v: v is None or _is_whole(v)),
+    "int | list[int] | None": (
+        "a whole number, several or null",
+        lambda v: v is None or type(v) is list or _is_whole(v),
+    ),
+    "float": ("a number in 0…1", _is_share),
+    "float | None": ("a number in 0…1 or null", lambda v: v is None or _is_share(v)),
+    "bool": ("true or false", lambda v: type(v) is bool),
+    "str": ("text", lambda v: type(v) is str),
+    "str | None": ("text or null", lambda v: v is None or type(v) is str),
+    "list[str]": ("a list of names", lambda v: type(v) is list and all(type(item) is str for item in v)),
+    "dict[int, str]": ("names by number", lambda v: type(v) is dict and len(v) > 0),
+    "dict[str, Any]": ("a dict", lambda v: type(v) is dict),
+}
 
 
 class CheckpointError(ValueError):
@@ -29,7 +57,6 @@ class Config:
     """
 
     model_type: ClassVar[str]
-    sizes: ClassVar[tuple[str, ...]] = ()  # fields that must be whole numbers above 0
     other_names: ClassVar[Mapping[str, str]] = {}  # what other families call a field → what it is called here
 
     id2label: dict[int, str] = dataclasses.field(default_factory=lambda: {0: "LABEL_0", 1: "LABEL_1"})
@@ -39,10 +66,11 @@ class Config:
     extra: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name in self.sizes:
-            value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                raise CheckpointError(f"{type(self).__name__}: {name} must be a whole number above 0, got {value!r}")
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            expected, fits = _KINDS.get(str(field.type), ("anything", lambda v: True))
+            if not fits(value):
+                raise CheckpointError(f"{field.name} must be {expected}, got {value!r:.80}")
         if self.problem_type not in (None, *PROBLEMS):
             raise CheckpointError(f"problem_type must be one of {', '.join(PROBLEMS)}, got {self.problem_type!r}")
 
@@ -69,13 +97,7 @@ class Config:
         given: dict[str, Any] = {
             cls.other_names.get(name, name): value for name, value in values.items() if name != "model_type"
         }
-        labels = given.pop("num_labels", None)
-        if given.get("id2label") is not None:
-            given["id2label"] = {int(number): name for number, name in given["id2label"].items()}
-        elif labels is not None:
-            given["id2label"] = {number: f"LABEL_{number}" for number in range(labels)}
-        if labels is not None and labels != len(given["id2label"]):
-            raise CheckpointError(f"num_labels={labels}, but id2label names {len(given['id2label'])} classes")
+        given["id2label"] = _classes(given.get("id2label"), given.pop("num_labels", None))
         given.pop("label2id", None)  # the same the other way round
         known = {f.name for f in dataclasses.fields(cls)} - {"extra"}
         fields: dict[str, Any] = {n: v for n, v in given.items() if n in known and not (v is None and n in _NEVER_NONE)}
@@ -91,12 +113,25 @@ class Config:
     def replaced(self, **changes: Any) -> Self:
         """A copy with some keys changed, by the names that config.json has for them; `num_labels` may be among them."""
         values = self.to_dict()
-        if "num_labels" in changes and "id2label" not in changes:
+        if changes.get("num_labels", self.num_labels) != self.num_labels and "id2label" not in changes:
             values.pop("id2label")
         return type(self).from_dict(values | changes)
 
 
 _NEVER_NONE = ("id2label", "architectures")  # null in a file means: as if it were not there
+
+
+def _classes(names: Any, count: Any) -> dict[int, str] | None:
+    """id2label from what stands under that name in JSON, where keys are text, and under num_labels; or None."""
+    if count is not None and (type(count) is not int or count < 1):
+        raise CheckpointError(f"num_labels must be a whole number above 0, got {count!r}")
+    if names is None:
+        return None if count is None else {number: f"LABEL_{number}" for number in range(count)}
+    if not isinstance(names, Mapping) or {str(n) for n in names} != {str(n) for n in range(len(names))} or not names:
+        raise CheckpointError(f"id2label must name the classes 0, 1, 2, … each, got {names!r:.80}")
+    if count not in (None, len(names)):
+        raise CheckpointError(f"num_labels={count}, but id2label names {len(names)} classes")
+    return {int(number): str(name) for number, name in names.items()}
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -44,7 +44,6 @@ class GPT2Config(Config):
     """
 
     model_type: ClassVar[str] = "gpt2"
-    sizes: ClassVar[tuple[str, ...]] = ("vocab_size", "n_positions", "n_embd", "n_layer", "n_head")
     other_names: ClassVar[Mapping[str, str]] = MappingProxyType(
         {
             "hidden_size": "n_embd",
@@ -76,6 +75,8 @@ class GPT2Config(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         activation(self.activation_function)
+        if self.n_inner is not None and self.n_inner < 1:
+            raise CheckpointError(f"n_inner must be a whole number above 0 or null, got {self.n_inner}")
         if self.n_embd % self.n_head:
             raise CheckpointError(f"n_embd={self.n_embd} must be a multiple of n_head={self.n_head}")
         if self.extra.get("add_cross_attention"):
@@ -358,7 +359,7 @@ def _check(
             raise refusal(
                 ValueError, f"expected {cache.shape[0]} sequences, as many as the cache was made for; got {shape}"
             )
-    last = shape[1] + (cache_position if cache is not None and isinstance(cache_position, int) else 0)
+    last = shape[1] if cache is None or isinstance(cache_position, Tensor) else shape[1] + cache_position
     if last > limit:
         room = "the cache has room" if cache is not None else "the model has places"
         raise refusal(ValueError, f"a sequence of {last} tokens is longer than the {limit} that {room} for")

@@ -102,7 +102,11 @@ class PretrainedModel(Module):
                 f"{os.fspath(path)!r} holds a model of type {values.get('model_type')!r}, and {cls.__name__} reads "
                 f"{cls.config_class.model_type!r}; retrograd.models.load_pretrained picks the class"
             )
-        config, options = cls._configured(values, changes)
+        try:
+            config = cls.config_class.from_dict(values)
+        except CheckpointError as error:
+            raise CheckpointError(f"{os.path.join(path, 'config.json')}: {error}") from None
+        config, options = cls._changed(config, changes)
         with init.no_init():
             model = cls(config, **options)
         with checkpoint.open_weights(path) as weights:
@@ -146,8 +150,8 @@ class PretrainedModel(Module):
         return next(self.parameters()).dtype
 
     @classmethod
-    def _configured(cls, values: Mapping[str, Any], changes: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        config = cls.config_class.from_dict(values)
+    def _changed(cls, config: Config, changes: dict[str, Any]) -> tuple[Config, dict[str, Any]]:
+        """The config with changes, and those of them that are options of the constructor."""
         options = {name: changes.pop(name) for name in cls.options if name in changes}
         known = {*config.to_dict(), "num_labels", *cls.config_class.other_names}
         for name in changes:

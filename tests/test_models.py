@@ -3,6 +3,7 @@
 import json
 import os
 import tracemalloc
+import warnings
 
 import numpy as np
 import pytest
@@ -315,6 +316,9 @@ ERRORS = [
     (config_of(model_type=["a"]), CheckpointError, "known are bert, gpt2"),
     (config_of(n_embd=0), CheckpointError, "n_embd must be a whole number above 0, got 0"),
     (config_of(n_embd="16"), CheckpointError, "n_embd must be a whole number above 0, got '16'"),
+    (config_of(attn_pdrop="a"), CheckpointError, r"config\.json: attn_pdrop must be a number in 0…1, got 'a'"),
+    (config_of(num_labels=0), CheckpointError, "num_labels must be a whole number above 0, got 0"),
+    (config_of(id2label={"0": "a", "7": "b"}), CheckpointError, "id2label must name the classes 0, 1, 2, … each"),
     (config_of(n_head=3), CheckpointError, "n_embd=16 must be a multiple of n_head=3"),
     (config_of(activation_function="gelo"), CheckpointError, "expected one of the activations gelu, .* got 'gelo'"),
     (config_of(add_cross_attention=True), CheckpointError, "no cross attention"),
@@ -383,10 +387,31 @@ def test_folders_families_and_options_that_are_none(tmp_path):
             bert(**option)
 
 
+@pytest.mark.parametrize("config", [BertConfig(**BERT), GPT2Config(**GPT2)], ids=lambda config: config.model_type)
+def test_whatever_stands_in_a_config_it_is_taken_or_refused_in_one_line(tmp_path, config):
+    cls = BertForSequenceClassification if config.model_type == "bert" else GPT2LMHeadModel
+    cls(config).save_pretrained(tmp_path)
+    good, said = json.loads((tmp_path / "config.json").read_text()), []
+    for name in good:
+        for value in (None, -1, 1.5, "x", [], {}, [1], {"a": 1}, True, 10**30):
+            (tmp_path / "config.json").write_text(json.dumps(good | {name: value}))
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore")
+                    load_pretrained(tmp_path)
+            except CheckpointError as error:
+                said.append(str(error))
+    assert said
+    assert not any("\n" in text for text in said)
+
+
 def test_a_config_knows_other_families_names():
     config = GPT2Config.from_dict({"hidden_size": 24, "num_hidden_layers": 3, "id2label": None})
     assert (config.n_embd, config.n_layer, config.hidden_size, config.num_labels) == (24, 3, 24, 2)
     assert "hidden_size" not in config.to_dict()
+    named = GPT2Config(id2label={0: "no", 1: "yes"})
+    assert named.replaced(num_labels=2).id2label == {0: "no", 1: "yes"}
+    assert named.replaced(num_labels=3).id2label == {0: "LABEL_0", 1: "LABEL_1", 2: "LABEL_2"}
     changed = config.replaced(num_attention_heads=6, num_labels=4)
     assert (changed.n_head, config.n_head, changed.num_labels) == (6, 12, 4)
     with pytest.raises(AttributeError, match="no field 'n_heads'"):

@@ -20,10 +20,10 @@ from .blocking import Instruction
 from .expansion import expand
 from .fusion import fuse
 from .listing import flops, listing
-from .passes import dead_code, is_effect, merge_equal
+from .passes import dead_code, is_effect, merge_equal, reads
 from .places import Builder
 from .recorder import Step, Value
-from .simplify import simplify
+from .simplify import fold_constants, simplify
 from .tape import Tape
 from .tensor import Tensor
 
@@ -49,7 +49,7 @@ class Program:
         self.tape = tape
         generating = backend.fuses()
         steps = expand(tape) if generating else tape.steps
-        steps, stands_for = _passed(tape, steps)
+        steps, stands_for = _passed(tape, steps, backend)
         self.grads = [(leaf, None if n is None else stands_for.get(n, n)) for leaf, n in tape.grads]
         self.outputs = [Value(stands_for.get(o.number, o.number)) if isinstance(o, Value) else o for o in tape.outputs]
         wanted = {o.number for o in self.outputs if isinstance(o, Value)} | {n for _, n in self.grads if n is not None}
@@ -140,7 +140,7 @@ class Program:
         return listing(self)
 
 
-def _passed(tape: Tape, steps: Sequence[Step]) -> tuple[list[Step], dict[int, int]]:
+def _passed(tape: Tape, steps: Sequence[Step], backend: Backend) -> tuple[list[Step], dict[int, int]]:
     """The steps after algebra and without repetitions, and which value stands for which."""
     root = roots(tape, steps)
     written = {root[s.inputs[0].number] for s in steps if is_effect(s)}
@@ -148,7 +148,18 @@ def _passed(tape: Tape, steps: Sequence[Step]) -> tuple[list[Step], dict[int, in
     kept = {o.number for o in tape.outputs if isinstance(o, Value)} | {n for _, n in tape.grads if n is not None}
     steps, simpler = simplify(steps, tape.specs, kept, changing)
     steps, equal = merge_equal(steps, changing, kept)
+    steps = _folded(tape, steps, kept | changing, backend)
     return steps, {n: equal.get(m, m) for n, m in (equal | simpler).items()}
+
+
+def _folded(tape: Tape, steps: Sequence[Step], kept: set[int], backend: Backend) -> list[Step]:
+    """The steps without those that compute with constants alone; what is left reads their results as storages."""
+    constants = {n: tape.storages[n].array for n in {*tape.fixed, *tape.constants.values()} - kept if n in tape.storages}
+    steps, known = fold_constants(steps, tape.specs, constants, backend, kept)
+    for number in {n for step in steps for n in reads(step)} & known.keys() - constants.keys():
+        tape.storages[number] = Tensor(known[number])
+        tape.constants["folded", number] = number
+    return steps
 
 
 def roots(tape: Tape, steps: Sequence[Step]) -> dict[int, int]:

@@ -12,13 +12,15 @@ itself. So are values that are handed out. x + 0 stays for floats: it makes +0 o
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
+from ..backends import Backend
 from .graph import Spec
 from .recorder import Step, Value
+
+LARGEST_CONSTANT = 1 << 18  # elements
 
 Found = int | Step | None  # the value that stands for the result, the step that makes it, or nothing better
 
@@ -52,23 +54,29 @@ def simplify(
 
 
 def fold_constants(
-    steps: Sequence[Step], constants: Mapping[int, Any], array_type: type
+    steps: Sequence[Step],
+    specs: Sequence[Spec],
+    constants: Mapping[int, Any],
+    backend: Backend,
+    kept: Collection[int] = (),
 ) -> tuple[list[Step], dict[int, Any]]:
     """Steps of constants alone are run now: the other steps, and all constants with those that came to them.
 
-    A draw is never folded, nor what writes.
+    A draw is never folded, nor what writes, nor a value that is `kept` because it is handed out, nor what would take
+    more memory than it saves time.
     """
     known = dict(constants)
     rest = []
     for step in steps:
         rec = step.record
         values = [v for v in step.inputs if isinstance(v, Value)]
-        stays = rec is None or rec.kind == "random" or rec.multiple or rec.residuals
+        stays = rec is None or rec.kind == "random" or rec.multiple or rec.residuals or not values
+        stays = stays or any(n in kept or math.prod(specs[n][0]) > LARGEST_CONSTANT for n in step.outputs)
         if rec is None or stays or any(v.number not in known for v in values):
             rest.append(step)
             continue
         inputs = [known[v.number] if isinstance(v, Value) else v for v in step.inputs]
-        known[step.outputs[0]] = np.asarray(rec.as_written(array_type)(*inputs, **step.attributes))
+        known[step.outputs[0]] = backend.wrap(rec.as_written(backend.array_type)(*inputs, **step.attributes))
     return rest, known
 
 

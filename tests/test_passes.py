@@ -10,6 +10,7 @@ from retrograd.autograd_core.passes import dead_code, merge_equal
 from retrograd.autograd_core.recorder import Value, recording
 from retrograd.autograd_core.simplify import fold_constants, simplify
 from retrograd.autograd_core.spaces import nested, per_row, suffixes
+from retrograd.backends import get_backend
 
 
 def recorded(function, *arrays):
@@ -116,14 +117,27 @@ def test_a_copy_of_a_storage_that_changes_is_a_copy():
 
 def test_constants_are_computed_once():
     tape, inputs, out = recorded(lambda x, c: x * rg.exp(c + 1), X, X)
-    steps, known = fold_constants(tape.steps, {inputs[1]: X}, np.ndarray)
+    steps, known = fold_constants(tape.steps, tape.specs, {inputs[1]: X}, get_backend("numpy"))
     assert names(steps) == ["multiply"]
     np.testing.assert_array_equal(run(tape, steps, {inputs[0]: X, **known}, out), X * np.exp(X + 1))
 
 
+def test_a_program_computes_with_constants_once():
+    def masked(x):
+        rows = rg.arange(3).reshape(3, 1)
+        return rg.sum(rg.where(rows >= rg.arange(3), x, 0.0) * 2, axis=1)
+
+    compiled = rg.compile(masked)
+    x = rg.arange(9.0).reshape(3, 3)
+    for _ in range(4):
+        out = compiled(x)
+    np.testing.assert_array_equal(out.numpy(), masked(x).numpy())
+    assert "greater_equal" not in repr(compiled.program)
+
+
 def test_draws_are_not_constants():
     tape, inputs, _ = recorded(lambda x: rg.dropout(x), X)
-    steps, _ = fold_constants(tape.steps, {inputs[0]: X}, np.ndarray)
+    steps, _ = fold_constants(tape.steps, tape.specs, {inputs[0]: X}, get_backend("numpy"))
     assert "dropout" in names(steps) or any(s.record.kind == "random" for s in steps)
 
 

@@ -123,10 +123,9 @@ def rows_of(folder):
     [
         ({"compile": False}, (2, 7, 10)),
         ({"compile": False, "accumulate": 4, "every": 2}, (2, 3)),
-        ({"compile": True}, (7,)),
         ({"compile": True, "accumulate": 2, "every": 2}, (5,)),
     ],
-    ids=["eager", "eager, accumulated", "compiled", "compiled, accumulated"],
+    ids=["eager", "eager, accumulated", "compiled, accumulated"],
 )
 def test_a_run_that_was_interrupted_ends_with_the_same_bits(tmp_path, options, places):
     whole = ended(tmp_path / "a", epochs=2, **options)
@@ -192,18 +191,30 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_newest_checkpoint_is_passed_over(tmp_path, damage):
+def test_damage_is_told_and_the_one_before_is_taken(tmp_path, damage):
+    checkpoint.begin(tmp_path, fresh=True)
+    arrays = {"w": np.arange(300.0)}
+    for step in (1, 2):
+        files = {name: (arrays, {}) for name in ("model.safetensors", "optimizer.safetensors")}
+        checkpoint.write(tmp_path, checkpoint.name_of(step, 0), files, {"value": step, "filler": [0.5] * 100})
+    last = checkpoint.name_of(2, 0)
+    assert checkpoint.newest(tmp_path).state["value"] == 2
+    DAMAGE[damage](tmp_path / last)
+    with pytest.warns(CheckpointWarning, match=f"{last} is .*; the one before it is used"):
+        found = checkpoint.newest(tmp_path)
+    assert found.state["value"] == 1
+    assert np.array_equal(found.arrays("model.safetensors")[0]["w"], arrays["w"])
+
+
+def test_a_run_goes_on_from_the_checkpoint_before_a_damaged_one(tmp_path):
     whole = ended(tmp_path / "a", epochs=2)
     with pytest.raises(Interrupted):
         ended(tmp_path / "b", InterruptAt(11), epochs=2)
     last = checkpoint.names(tmp_path / "b")[-1]
-    DAMAGE[damage](tmp_path / "b" / last)
+    flip(tmp_path / "b" / last / "optimizer.safetensors")
     with pytest.warns(CheckpointWarning, match=last):
         other = ended(tmp_path / "b", epochs=2, resume=True)
     assert_same(whole, other, tmp_path / "a", tmp_path / "b")
-    DAMAGE[damage](tmp_path / "b" / checkpoint.names(tmp_path / "b")[-1])
-    with pytest.warns(CheckpointWarning):
-        assert find_checkpoint(tmp_path / "b", "last").name == checkpoint.names(tmp_path / "b")[-2]
 
 
 def test_nothing_is_begun_anew_where_all_are_damaged(tmp_path):

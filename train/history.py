@@ -64,7 +64,7 @@ def line(row: Mapping[str, Any]) -> str:
     """A row as one line for a reader.
 
     >>> line({"step": 30, "epoch": 1, "loss": 0.31234, "lr": 0.001, "val_loss": None, "seconds": 2.61})
-    'step 30  epoch 1  loss 0.3123  lr 1e-03  seconds 2.6'
+    'step 30  epoch 1  loss 0.3123  lr 1.00e-03  seconds 2.6'
     """
     return "  ".join(f"{name} {_FORMATS.get(name, _number)(value)}" for name, value in row.items() if value is not None)
 
@@ -73,4 +73,4 @@ def _number(value: Any) -> str:
     return f"{value:.4f}" if 1e-3 <= abs(value) < 1e4 or value == 0 else f"{value:.3e}"
 
 
-_FORMATS = {"step": str, "epoch": str, "lr": "{:.0e}".format, "seconds": "{:.1f}".format}
+_FORMATS = {"step": str, "epoch": str, "lr": "{:.2e}".format, "seconds": "{:.1f}".format}

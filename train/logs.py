@@ -12,6 +12,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +63,8 @@ class _TextLog(Log):
             os.replace(part, self.path)
             self.file = open(self.path, "a", encoding="utf-8", newline="")  # noqa: SIM115  closed by close()
         except OSError as error:
-            part.unlink(missing_ok=True)
+            with suppress(OSError):
+                part.unlink()
             raise OSError(error.errno, f"cannot write the log {self.path}: {error.strerror}") from None
 
     def add(self, row: Row) -> None:

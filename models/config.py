@@ -21,8 +21,8 @@ def _is_share(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1
 
 
-# How a field is annotated (text, as in this file) → what config.json must hold for it: in words, and as a test. All plain numbers of a config
-# are sizes, and all its fractions are probabilities or small terms.
+# How a field is annotated, as text → what config.json must hold for it: in words, and as a test. All plain numbers of a
+# config are sizes, and all its fractions are probabilities or small terms.
 _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "int": ("a whole number above 0", lambda v: _is_whole(v) and v > 0),
     "int | None": ("a whole number or null", lambda v: v is None or _is_whole(v)),

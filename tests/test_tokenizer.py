@@ -273,7 +273,7 @@ def _same(ours: Tokenizer, theirs, texts: list) -> None:
 
 
 @pytest.mark.parity
-def test_the_tokenizer_of_a_real_checkpoint() -> None:
+def test_the_tokenizer_of_a_real_checkpoint(tmp_path: Path) -> None:
     transformers = pytest.importorskip("transformers")
     folder = os.environ.get("RETROGRAD_MINILM")
     if not folder:
@@ -284,6 +284,9 @@ def test_the_tokenizer_of_a_real_checkpoint() -> None:
     assert ours.model_max_length == theirs.model_max_length
     for role in ("pad", "unk", "cls", "sep", "mask"):
         assert getattr(ours, f"{role}_token_id") == getattr(theirs, f"{role}_token_id")
+    ours.save_pretrained(tmp_path)
+    shutil.copy(Path(folder, "config.json"), tmp_path)
+    _same(ours, transformers.AutoTokenizer.from_pretrained(tmp_path), TEXTS)
 
 
 @pytest.mark.parity

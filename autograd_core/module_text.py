@@ -62,8 +62,9 @@ class Source:
             start, end = self.span(node)
             default = re.match(rb"\s*=\s*", self.bytes[end:])
             yield start + len(node.arg.encode()), end + (default.end() if default else 0), "=" if default else ""
-        if _is_annotated(node) and node not in keep:
-            yield self.span(node.target)[1], self.span(node.value)[0], " = "
+        statement: Any = node
+        if _is_annotated(statement) and statement not in keep:
+            yield self.span(statement.target)[1], self.span(statement.value)[0], " = "
         if isinstance(node, ast.FunctionDef) and node.returns is not None:
             start, end = self.span(node.returns)
             yield self.bytes.rindex(b"->", 0, start) - 1, end, ""

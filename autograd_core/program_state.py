@@ -99,6 +99,7 @@ class Touched:
         used = {id(self.tape.storages[n].array) for n in self.storages}
         self.numbers = {name: t for name, t in host_numbers(self.tape).items() if id(t.array) in used}
         fixed = {*self.tape.fixed, *self.tape.constants.values()} & plan.places.keys()
+        self.fixed = fixed
         small = [n for n in fixed if math.prod(self.tape.specs[n][0]) <= LARGEST]
         self.constants = {id(owner(plan.places[n])) for n in small} - {id(owner(array)) for array in self.written}
 
@@ -110,7 +111,8 @@ class Touched:
             tensor = self.tape.storages[number]
             if id(tensor.array) in numbers or id(owner(tensor.array)) in self.constants:
                 continue
-            for name, piece in _covering(tensor, self.names) or [(self._new_name(tensor), tensor)]:
+            kind = "constant" if number in self.fixed else "tensor"
+            for name, piece in _covering(tensor, self.names) or [(self._new_name(tensor, kind), tensor)]:
                 found.setdefault(_where(piece.array), (name, piece))
         order = {name: i for i, name in enumerate(self.names)}
         entries = []
@@ -129,8 +131,8 @@ class Touched:
             entries.append(Entry(f"{name}/grad", leaf, True, before.get(leaf), after.get(leaf)))
         return entries
 
-    def _new_name(self, tensor: Tensor) -> str:
-        name = unique("tensor", self.names)
+    def _new_name(self, tensor: Tensor, kind: str = "tensor") -> str:
+        name = unique(kind, self.names)
         self.names[name] = tensor
         return name
 

@@ -61,10 +61,10 @@ class _Writer:
         self.numbers = self.touched.numbers
         self.library = Library(TAKEN)
         buffers = [array for array in plan.places.values() if id(owner(array)) not in self.touched.constants]
-        buffers += [array for call, places, _ in self.calls for array in written_arrays(call, places)]
+        scratch = [array for call, places, _ in self.calls for array in written_arrays(call, places)]
         met = [array for _, places, _ in self.calls for array in arrays_in(places)]
         met += [array for check in self.program.checks for array in arrays_in(check.args)]
-        self.memory = Memory(self.library.fresh, buffers, met, literal)
+        self.memory = Memory(self.library.fresh, buffers, scratch, met, literal)
         self.library.array = self.memory.text
 
     def export(self) -> Export:

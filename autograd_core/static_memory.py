@@ -21,7 +21,8 @@ class Memory:
 
     Args:
         fresh: gives a name that is not taken yet.
-        buffers: arrays in memory that a run writes before it reads it. `constants`: arrays that it only reads.
+        buffers: arrays in memory that a run writes before it reads it. `scratch`: arrays that it writes too, which may
+            hold zeros where it does not. `constants`: arrays that it only reads.
         literal: the text that makes an array with its values.
     """
 
@@ -29,6 +30,7 @@ class Memory:
         self,
         fresh: Callable[[str], str],
         buffers: Iterable[np.ndarray],
+        scratch: Iterable[np.ndarray],
         constants: Iterable[np.ndarray],
         literal: Callable[[np.ndarray], str],
     ):
@@ -36,6 +38,8 @@ class Memory:
         self.lines: list[str] = []
         self._counts = {"b": 0, "c": 0}
         self._whole = _largest(buffers)
+        self._scratch = {k: v for k, v in _largest(scratch).items() if k not in self._whole}
+        self._whole |= self._scratch
         self._constants = {k: v for k, v in _largest(constants).items() if k not in self._whole}
         self._pieces: dict[int, list[tuple[np.ndarray, str]]] = {}
         self._texts: dict[Any, str] = {}
@@ -70,21 +74,33 @@ class Memory:
 
     def spelled(self, array: np.ndarray) -> str:
         """An array as an expression over the names that there are."""
-        whole = owner(array)
-        if id(whole) not in self._pieces:
-            constant = id(whole) not in self._whole
-            piece = (self._constants if constant else self._whole).get(id(whole), whole)
-            kind = "c" if constant else "b"
-            name = self.fresh(f"{kind}{self._counts[kind]}")
-            self._counts[kind] += 1
-            self._enter(piece, name, self.literal(piece) if constant else _made(piece))
         key = _place(array)
         if key not in self._texts:
-            low, high = extent(array)
-            pieces = [p for p in self._pieces[id(whole)] if extent(p[0])[0] <= low and high <= extent(p[0])[1]]
+            pieces = self._around(array) or [self._new(array)]
             found = [(piece.nbytes, _spelled(name, piece, array)) for piece, name in pieces]
             self._texts[key] = min(found, key=lambda pair: ("as_strided" in pair[1], *pair))[1]
         return self._texts[key]
+
+    def _around(self, array: np.ndarray) -> list[tuple[np.ndarray, str]]:
+        """The named pieces that an array lies in."""
+        return [p for p in self._pieces.get(id(owner(array)), []) if _holds(p[0], array)]
+
+    def _new(self, array: np.ndarray) -> tuple[np.ndarray, str]:
+        """Make the memory that an array lies in: empty, or with the values that a constant has."""
+        whole = owner(array)
+        if id(whole) in self._whole:
+            if id(whole) in self._pieces:
+                raise TypeError(f"a {array.dtype} array of shape {array.shape} lies outside of the memory it belongs to")
+            text = _made(piece := self._whole[id(whole)])
+            text = text.replace("empty", "zeros", 1) if id(whole) in self._scratch else text
+            kind = "b"
+        else:
+            piece = self._constants.get(id(whole), whole)
+            piece = piece if _holds(piece, array) else whole
+            text, kind = self.literal(piece), "c"
+        self._counts[kind] += 1
+        self._enter(piece, self.fresh(f"{kind}{self._counts[kind] - 1}"), text)
+        return self._pieces[id(whole)][-1]
 
     def _enter(self, piece: np.ndarray, name: str, text: str) -> None:
         self._pieces.setdefault(id(owner(piece)), []).append((piece, name))
@@ -105,6 +121,11 @@ def _largest(arrays: Iterable[np.ndarray]) -> dict[int, np.ndarray]:
 def _order(array: np.ndarray) -> list[int]:
     """The axes from the one of the longest steps in memory to that of the shortest."""
     return sorted(range(array.ndim), key=lambda axis: (-array.strides[axis], axis))
+
+
+def _holds(piece: np.ndarray, array: np.ndarray) -> bool:
+    (a, b), (c, d) = extent(piece), extent(array)
+    return a <= c and d <= b
 
 
 def owner(array: np.ndarray) -> np.ndarray:

@@ -58,7 +58,8 @@ class _Tracer(Builder):
     def _kernels(self) -> bool:
         complete = super()._kernels()
         if complete:
-            many = {at: len(calls) for (at, _, _), calls in zip(self.groups, self.backend.bound, strict=True)}
+            bound: Any = self.backend.bound  # type: ignore[attr-defined]  that of _ArrayTier
+            many = {at: len(calls) for (at, _, _), calls in zip(self.groups, bound, strict=True)}
             steps = [step for i, step in enumerate(self.steps) for _ in range(many.get(i, 1))]
             self.calls = [(*call, step) for call, step in zip(self.program.instructions, steps, strict=True)]
         return complete

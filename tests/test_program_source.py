@@ -332,9 +332,9 @@ def made(name):
         return function(args, words)
 
     rg.manual_seed(5)
-    for _ in range(5):
+    while not compiled.programs:
         called(lambda args, words: compiled(*args, **words))
-    program = compiled.program
+    (program,) = compiled.programs.values()
     arrays = {f"state/{key}": array for key, array in program.state().items()}
     for n in range(2):
 
@@ -365,7 +365,14 @@ class Blocker:
             raise ImportError("there is no framework here")
 
 
+def poisoned(*args, **words):
+    array = plain(*args, **words)
+    array.view(np.uint8).fill(255) if array.ndim and array.flags.c_contiguous else None  # NaN, or -1
+    return array
+
+
 sys.meta_path.insert(0, Blocker())
+plain = np.empty
 source = Path(sys.argv[1]).read_text(encoding="utf-8")
 exec(source, functions := {})  # leaves_of and skeleton, as the other process has them
 for file in sorted(Path(sys.argv[2]).glob("*.py")):
@@ -373,7 +380,9 @@ for file in sorted(Path(sys.argv[2]).glob("*.py")):
     part = lambda head: {k[len(head):]: v for k, v in given.items() if k.startswith(head)}
     found = {}
     try:
+        np.empty = poisoned  # nothing may be read before it was written
         exec(compile(file.read_text(encoding="utf-8"), str(file), "exec"), names := {"__name__": "program"})
+        np.empty = plain
         state = part("state/")
         for n in range(2):
             result = names["step"](state, part(f"inputs{n}/"))

@@ -69,6 +69,16 @@ def test_a_log_that_cannot_be_written_is_one_error_before_the_first_step(tmp_pat
         fit(log="run.txt")
 
 
+def test_a_full_disk_is_one_error_that_names_the_log(tmp_path):
+    log = logs.JsonlLog(tmp_path / "a.jsonl")
+    log.begin(["step"], [])
+    log.file.close()
+    log.file = open("/dev/full", "w") if sys.platform == "linux" else pytest.skip("no /dev/full")  # noqa: SIM115  closed by the log
+    with pytest.raises(OSError, match=r"cannot write the log .*a\.jsonl: No space left on device"):
+        log.add({"step": 1})
+    log.close()
+
+
 # -- TensorBoard ------------------------------------------------------------------------------------------------------
 
 

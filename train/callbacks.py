@@ -171,8 +171,8 @@ class Checkpoints(Callback):
         every: steps between two checkpoints; None saves at the end of each epoch. The last step is always saved, and so
             is each step whose row is the best so far.
         keep: how many of the last ones are kept.
-        monitor: the column that says which one is the best, also kept; None for none. "val_loss" where there is a
-            validation, if nothing else is said.
+        monitor: the column that says which one is the best, also kept; None for none. "auto" is "val_loss" where there
+            is a validation, and none elsewhere.
         mode: "min" or "max", by default as the column's name says.
     """
 
@@ -181,7 +181,7 @@ class Checkpoints(Callback):
         folder: str | os.PathLike[str],
         every: int | None = None,
         keep: int = 2,
-        monitor: str | None = "",
+        monitor: str | None = "auto",
         mode: Mode | None = None,
     ) -> None:
         if keep < 1 or (every is not None and every < 1):
@@ -189,7 +189,7 @@ class Checkpoints(Callback):
         self.folder, self.every, self.keep = Path(folder).expanduser(), every, keep
         self.monitor = monitor
         self.mode: Mode | None = mode
-        self.watch: Watch | None = None if not monitor else Watch(monitor, mode)
+        self.watch = None if monitor in (None, "auto") else Watch(monitor, mode)
         self.best_name: str | None = None
         self._saved: tuple[str, int] | None = None  # name and number of rows of the last one
         self._best_is_due = False
@@ -202,7 +202,7 @@ class Checkpoints(Callback):
     def on_fit_start(self, trainer: Trainer) -> None:
         from .checkpoint import begin
 
-        if self.monitor == "" and self.watch is None and "val_loss" in trainer.columns:
+        if self.monitor == "auto" and self.watch is None and "val_loss" in trainer.columns:
             self.watch = Watch("val_loss", self.mode)
         if self.watch is not None:
             self.watch.check(trainer)
@@ -247,5 +247,5 @@ class Checkpoints(Callback):
         self._saved, self.best_name = tuple(state["saved"]), state["best"]
         if state["value"] is not None:
             if self.watch is None:
-                self.watch = Watch(self.monitor or "val_loss", self.mode)
+                self.watch = Watch("val_loss", self.mode)
             self.watch.best = state["value"]

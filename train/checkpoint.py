@@ -169,7 +169,6 @@ def newest(folder: Path) -> Checkpoint | None:
 
     Raises CheckpointError where there are some, and all are damaged.
     """
-    begin(folder, fresh=False)
     wrong = ""
     for name in reversed(names(folder)):
         try:
@@ -189,7 +188,7 @@ def find_checkpoint(folder: str | os.PathLike[str], which: Literal["best", "last
     """
     if which not in ("best", "last"):
         raise ValueError(f"which must be 'best' or 'last', got {which!r}")
-    last = newest(Path(folder)) if Path(folder).is_dir() else None
+    last = newest(Path(folder))
     if last is None:
         raise CheckpointError(f"there are no checkpoints in {folder}")
     name = last.state["best"] if which == "best" else last.path.name

@@ -68,12 +68,16 @@ class _TextLog(Log):
             raise OSError(error.errno, f"cannot write the log {self.path}: {error.strerror}") from None
 
     def add(self, row: Row) -> None:
-        self.file.write(self.text(row))
-        self.file.flush()
+        try:
+            self.file.write(self.text(row))
+            self.file.flush()
+        except OSError as error:
+            raise OSError(error.errno, f"cannot write the log {self.path}: {error.strerror}") from None
 
     def close(self) -> None:
         if self.file is not None:
-            self.file.close()
+            with suppress(OSError):  # it would try once more to write what `add` could not
+                self.file.close()
             self.file = None
 
 

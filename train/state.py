@@ -21,7 +21,7 @@ import numpy as np
 from ..autograd_core.operations.random import Generator, default_generator
 from ..backends import Backend, kernel_tier
 from .callbacks import Callback, Checkpoints
-from .checkpoint import Checkpoint, CheckpointError, CheckpointWarning, newest, read
+from .checkpoint import Checkpoint, CheckpointError, CheckpointWarning, begin, newest, read
 from .history import History
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def to_resume(trainer: Trainer, where: bool | str | os.PathLike[str]) -> Checkpo
     folder = next((c.folder for c in trainer.callbacks if isinstance(c, Checkpoints)), None)
     if folder is None:
         raise ValueError("resume=True needs Trainer(..., checkpoints=folder), or say fit(..., resume=path)")
+    begin(folder, fresh=False)
     return newest(folder)
 
 

@@ -4,6 +4,7 @@
     -(-x), +x, a cast to x's dtype   the value itself
     a transpose of a transpose       one transpose, or the value itself
     a reshape of a reshape           one reshape, or the value itself
+    an array cut and put together    the array
     numbers alone                    computed once, before the first run
 
 A value that lies in a storage which the program writes is left alone: a copy of it is not the same as the storage
@@ -139,6 +140,23 @@ def _reshaped(step: Step, specs: Sequence[Spec], makers: Mapping[int, Step]) -> 
     return step._replace(inputs=(source,), attributes={"shape": shape}) if source is not step.inputs[0] else None
 
 
+def _put_together(step: Step, specs: Sequence[Spec], makers: Mapping[int, Step]) -> Found:
+    """Stretches of one array laid end to end, from its first element to its last, are that array."""
+    parts = [makers.get(v.number) if isinstance(v, Value) else None for v in step.inputs]
+    sources = {p.inputs[0] if p is not None and p.record is not None and p.record.name == "getitem" else None for p in parts}
+    if len(sources) != 1 or None in sources:
+        return None
+    (source,) = sources
+    shape, end = specs[source.number][0], 0
+    for part in parts:
+        cut = part.attributes["template"]  # type: ignore[union-attr]
+        cut = cut[0] if isinstance(cut, tuple) and len(cut) == 1 else cut
+        if len(shape) != 1 or not isinstance(cut, slice) or cut.step not in (None, 1) or (cut.start or 0) != end:
+            return None
+        end = shape[0] if cut.stop is None else cut.stop
+    return source.number if end == shape[0] else None
+
+
 RULES: dict[str, Callable[..., Found]] = {
     "multiply": _neutral(1, (0, 1)),
     "divide": _neutral(1, (1,)),
@@ -150,6 +168,7 @@ RULES: dict[str, Callable[..., Found]] = {
     "astype": _itself,
     "broadcast_to": _itself,
     "negative": _twice,
+    "concat": _put_together,
     "transpose": _transposed,
     "reshape": _reshaped,
 }

@@ -41,13 +41,14 @@ def clip_grad_norm_(
     if not owners:
         return Tensor(_zero())
     with no_grad():
-        total = _norm([p.grad.detach() for p in owners], float(norm_type))  # type: ignore[union-attr]
+        pieces = _pieces(owners)
+        total = _norm([gradient for gradient, _ in pieces], float(norm_type))
         if error_if_nonfinite:
             _refuse_nonfinite(total, norm_type)
         # As in PyTorch: a factor of 1 is applied too, so that nothing has to wait for the comparison.
         factor = tensor_ops.minimum(tensor_ops.divide(float(max_norm), tensor_ops.add(total, 1e-6)), 1.0)
-        for p in owners:
-            _change(p, tensor_ops.multiply(p.grad, tensor_ops.astype(factor, dtype=p.dtype)))
+        for gradient, parts in pieces:
+            _change(parts, tensor_ops.multiply(gradient, tensor_ops.astype(factor, dtype=gradient.dtype)))
     return total
 
 
@@ -66,8 +67,8 @@ def clip_grad_value_(parameters: Tensor | Iterable[Tensor], clip_value: float) -
     if not limit >= 0:
         raise ValueError(f"clip_value must be at least 0, got {clip_value}")
     with no_grad():
-        for p in _with_gradients(parameters):
-            _change(p, tensor_ops.maximum(tensor_ops.minimum(p.grad, limit), -limit))
+        for gradient, parts in _pieces(_with_gradients(parameters)):
+            _change(parts, tensor_ops.maximum(tensor_ops.minimum(gradient, limit), -limit))
 
 
 def _with_gradients(parameters: Tensor | Iterable[Tensor]) -> list[Tensor]:
@@ -116,11 +117,32 @@ def _refuse_nonfinite(total: Tensor, norm_type: float) -> None:
         raise RuntimeError(f"the {norm_type}-norm of the gradients is {total.item()}; nothing was clipped")
 
 
-def _change(p: Tensor, gradient: Tensor) -> None:
-    if p.grad.node is None:  # type: ignore[union-attr]
-        overwrite(p.grad, gradient)  # type: ignore[arg-type]
-    else:
-        p.grad = gradient
+def _pieces(owners: list[Tensor]) -> list[tuple[Tensor, list[Tensor]]]:
+    """Gradients to be looked at and changed as one, with the parameters that they belong to.
+
+    In a recording those of one dtype are laid end to end: the program computes one norm, and its optimizer, which wants
+    the gradients in the same order, scales them on the way.
+    """
+    joined = current().recorder is not None and all(p.grad.node is None for p in owners)  # type: ignore[union-attr]
+    cohorts: dict[object, list[Tensor]] = {}
+    for p in owners:
+        cohorts.setdefault((p.dtype, p.backend.name) if joined else id(p), []).append(p)
+    return [(_laid_out(parts) if len(parts) > 1 else parts[0].grad.detach(), parts) for parts in cohorts.values()]  # type: ignore[union-attr]
+
+
+def _laid_out(parts: list[Tensor]) -> Tensor:
+    return tensor_ops.concat(*[tensor_ops.reshape(p.grad, shape=(p.size,)) for p in parts], axis=0)
+
+
+def _change(parts: list[Tensor], gradient: Tensor) -> None:
+    """Give parameters the gradient, or each its stretch of what was laid end to end."""
+    if len(parts) == 1 and parts[0].grad.node is None:  # type: ignore[union-attr]
+        overwrite(parts[0].grad, gradient)  # type: ignore[arg-type]
+        return
+    end = 0
+    for p in parts:
+        start, end = end, end + p.size
+        p.grad = gradient if len(parts) == 1 else tensor_ops.reshape(gradient[start:end], shape=p.shape)
 
 
 def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:

@@ -23,6 +23,7 @@ VARIANTS = {
     "plain": {},
     "dropout": {"dropout": 0.5},
     "clipping": {"clip": 0.1},
+    "values clipped": {"clip_values": 0.01},
     "schedule inside": {"schedule": True},
     "accumulation": {"accumulate": True},
 }
@@ -39,7 +40,7 @@ def net(dropout=0.0):
     return rg.nn.Sequential(rg.nn.Linear(6, 8), rg.nn.Tanh(), rg.nn.Dropout(dropout), rg.nn.Linear(8, 3))
 
 
-def training(make, dropout=0.0, clip=None, schedule=False, accumulate=False):
+def training(make, dropout=0.0, clip=None, clip_values=None, schedule=False, accumulate=False):
     """(model, optimizer, step): the same from the same seed."""
     model = net(dropout)
     optimizer = make(model.parameters())
@@ -53,6 +54,8 @@ def training(make, dropout=0.0, clip=None, schedule=False, accumulate=False):
         loss.backward()
         if clip:
             rg.optim.clip_grad_norm_(model.parameters(), clip)
+        if clip_values:
+            rg.optim.clip_grad_value_(model.parameters(), clip_values)
         optimizer.step()
         if rate:
             rate.step()
@@ -79,6 +82,21 @@ def test_a_training_step(optimizer, variant):
     for p, q in zip(model.parameters(), eager_model.parameters(), strict=True):
         same(p.numpy(), q.numpy(), 2e-4)
         same(p.grad.numpy(), q.grad.numpy(), 1e-3)
+
+
+@pytest.mark.parametrize("variant", ["clipping", "values clipped"])
+@pytest.mark.skipif(not rg.tensor(0.0).backend.fuses(), reason="steps run one by one here")
+def test_gradients_are_clipped_where_the_optimizer_reads_them(variant):
+    _, _, step = training(OPTIMIZERS["adam"], **VARIANTS[variant])
+    compiled = rg.compile(step)
+    for x, y in batches():
+        compiled(x, y)
+    lines = repr(compiled.program).splitlines()
+    assert sum("concat" in line for line in lines) == 1
+    assert sum("sqrt" in line and "assign" not in line for line in lines) == (variant == "clipping")  # one norm
+    updates = [line for line in lines if "assign" in line]
+    assert len(updates) == 1
+    assert ("minimum maximum" if variant == "values clipped" else "multiply subtract") in updates[0]
 
 
 def test_outputs_are_fresh_and_carry_no_graph():

@@ -86,6 +86,14 @@ SIMPLER = {
     ),
     "reshaped back": (lambda x: rg.exp(x.reshape(6).reshape(2, 3)), ["reshape", "exp"]),
     "broadcast to its own shape": (lambda x: rg.exp(rg.broadcast_to(x, (2, 3))), ["exp"]),
+    "cut and put together": (
+        lambda x: (lambda flat: rg.exp(rg.concat([flat[:2], flat[2:6]])))(x.reshape(6)),
+        ["reshape", "getitem", "getitem", "exp"],
+    ),
+    "put together otherwise": (
+        lambda x: (lambda flat: rg.exp(rg.concat([flat[2:], flat[:2]])))(x.reshape(6)),
+        ["reshape", "getitem", "getitem", "concat", "exp"],
+    ),
     "broadcast": (lambda x: rg.exp(rg.broadcast_to(x, (2, 2, 3))), ["broadcast_to", "exp"]),
 }
 

@@ -90,7 +90,9 @@ class Memory:
         whole = owner(array)
         if id(whole) in self._whole:
             if id(whole) in self._pieces:
-                raise TypeError(f"a {array.dtype} array of shape {array.shape} lies outside of the memory it belongs to")
+                raise TypeError(
+                    f"a {array.dtype} array of shape {array.shape} lies outside of the memory it belongs to"
+                )
             text = _made(piece := self._whole[id(whole)])
             text = text.replace("empty", "zeros", 1) if id(whole) in self._scratch else text
             kind = "b"

@@ -345,6 +345,17 @@ def test_what_compile_refuses_runs_eagerly_after_one_warning():
         np.testing.assert_array_equal(a, b)
 
 
+def test_batches_of_too_many_shapes(monkeypatch):
+    from retrograd.autograd_core import compile as compiling
+
+    monkeypatch.setattr(compiling, "MAX_PROGRAMS", 2)
+    batches = [(np.ones((n, 4), np.float32), np.zeros(n, np.int64)) for n in (2, 3, 4, 5)]
+    trainer = made(compile=True)
+    with pytest.raises(rg.RecordingError, match=r"more than 2 signatures.* Pad .* Or train with compile=False\."):
+        trainer.fit(batches, epochs=1)
+    assert trainer.step == 2
+
+
 def test_a_loss_that_is_no_number_ends_the_run():
     def loss(model, batch):
         return F.cross_entropy(model(batch[0]), batch[1]) + float("inf")

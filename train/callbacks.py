@@ -132,6 +132,12 @@ class EarlyStopping(Callback):
         patience: how many rows without an improvement are put up with.
         min_delta: how much better a value must be to count.
         mode: "min" or "max"; by default losses and perplexities are to fall, everything else to rise.
+    Raises:
+        ValueError: no patience; at `fit`, a column that the run does not have.
+
+    Example:
+        >>> import retrograd as rg
+        >>> patient = rg.train.EarlyStopping("val_accuracy", patience=5, min_delta=1e-3)
     """
 
     def __init__(
@@ -174,6 +180,25 @@ class Checkpoints(Callback):
         monitor: the column that says which one is the best, also kept; None for none. "auto" is "val_loss" where there
             is a validation, and none elsewhere.
         mode: "min" or "max", by default as the column's name says.
+    Raises:
+        ValueError: a number out of range; at `fit`, a column that the run does not have.
+        CheckpointError: at `fit`, the folder holds another run; or a checkpoint cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> import retrograd as rg
+        >>> layer = rg.nn.Linear(2, 1)
+        >>> trainer = rg.train.Trainer(
+        ...     layer,
+        ...     rg.optim.SGD(layer.parameters(), lr=0.1),
+        ...     rg.train.supervised(rg.nn.functional.mse_loss),
+        ...     checkpoints=rg.train.Checkpoints(folder := tempfile.mkdtemp(), every=2, keep=3),
+        ...     progress=False,
+        ... )
+        >>> _ = trainer.fit([(rg.ones((4, 2)), rg.zeros((4, 1)))], steps=5, resume=True)
+        >>> path = rg.train.find_checkpoint(folder, "last")
+        >>> path.name, sorted(rg.load(path / "model.safetensors"))
+        ('step-00000005-epoch-0004', ['bias', 'weight'])
     """
 
     def __init__(

@@ -31,8 +31,9 @@ class Replayed:
             try:
                 self._prepare(*args)
             except RecordingError as error:
-                if self.run.programs:  # type: ignore[attr-defined]  it can be compiled, but not for these arguments
-                    raise
+                if self.run.programs:  # type: ignore[attr-defined]
+                    # Some steps were replays. Eager ones from here on would not be those of a resumed run.
+                    raise RecordingError(f"{error} Or train with compile=False.") from None
                 self.run, self._prepare = self.function, None
                 warnings.warn(f"steps run eagerly, compile refused them: {error}", UserWarning, stacklevel=2)
         return self.run(*args)

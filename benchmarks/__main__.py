@@ -4,92 +4,26 @@ from __future__ import annotations
 
 import argparse
 import datetime
-import functools
 import shlex
 import sys
-import tempfile
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from . import journal, machine, measure, report, suite
+from . import journal, measure, runs, suite
 from .adapters import ADAPTERS, PLAIN
-from .process import PeerError, Peers, peers
-
-_print = functools.partial(print, flush=True)
 
 
-def run(
-    workloads: list[suite.Workload],
-    rivals: list[str],
-    *,
-    subject: str = suite.SUBJECT,
-    threads: int | None = None,
-    protocol: measure.Protocol | None = None,
-    file: Path | None = None,
-    show: Callable[[str], Any] = _print,
-) -> list[dict[str, Any]]:
-    """Time every workload against every rival; one row each, also for what could not be timed.
-
-    Args:
-        subject: the peer whose time is the numerator of each ratio.
-        threads: for workloads that set none themselves; all cores if None.
-        protocol: how long and how often.
-        file: where rows are added as they come, and rows of the same settings are taken from.
-        show: gets each line of the report as it is known.
-    """
-    cores, protocol = threads or machine.cores(), protocol or measure.Protocol()
-    known = journal.read(file) if file else []
-    rows: list[dict[str, Any]] = []
-    show(report.heading(cores, protocol))
-    with peers() as living, tempfile.TemporaryDirectory() as folder:
-        for work in workloads:
-            data = Path(folder) / "data.npz"
-            np.savez(data, **work.arrays)  # pyright: ignore[reportArgumentType]
-            for rival in rivals:
-                wanted = journal.settings(work, subject, rival, work.threads or cores, protocol)
-                kept = journal.find(known, wanted)
-                row = kept | {"kept": True} if kept else _row(living, work, wanted, data, protocol)
-                if file and not kept:
-                    journal.append(file, row)
-                rows.append(row)
-                show(report.line(row))
-    show(report.closing(rows))
-    return rows
-
-
-def _row(living: Peers, work: suite.Workload, wanted: dict[str, Any], data: Path, protocol: Any) -> dict[str, Any]:
-    row = {
-        "settings": wanted,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "load": machine.load(),
-    }
-    rival = wanted["peer"]
-    if rival not in work.peers:
-        return row | {"status": "not written", "reason": f"{work.file.name} has no step for {rival}"}
-    try:
-        ours, theirs = (living.get(wanted[side], wanted["threads"]) for side in ("ours", "peer"))
-        found = measure.measure(ours, theirs, work, data, protocol)
-        return row | found | {"libraries": {"ours": ours.ask("facts"), "peer": theirs.ask("facts")}}
-    except PeerError as error:
-        status = "not installed" if error.missing and error.peer == rival else "failed"
-        return row | {"status": status, "reason": f"{error.peer}: {error}"}
-    except measure.Disagreement as error:
-        return row | {"status": "disagreement", "reason": str(error)}
-
-
-def main(arguments: list[str] | None = None, subject: str = suite.SUBJECT) -> int:
+def main(arguments: list[str] | None = None, subjects: Sequence[str] = suite.SUBJECTS) -> int:
     """The command line. Returns 0, 1 where a workload failed or two peers disagreed, 130 after Ctrl-C."""
-    options = _parser(list(ADAPTERS), subject).parse_args(arguments)
-    subject = options.ours
-    rivals = [name for name, adapter in ADAPTERS.items() if adapter.module != ADAPTERS.get(subject, PLAIN).module]
+    options = _parser(list(ADAPTERS), subjects).parse_args(arguments)
+    subjects = options.ours or subjects
+    own = {ADAPTERS.get(name, PLAIN).module for name in subjects}
+    rivals = [name for name, adapter in ADAPTERS.items() if adapter.module not in own]
     asked: list[str] = options.peer or list(suite.DEFAULT_PEERS)
-    protocol = measure.SMOKE if options.smoke else measure.Protocol(pairs=options.pairs)
+    rivals = rivals if "all" in asked else asked
     file = Path(options.json) if options.json else None
     given = sys.argv[1:] if arguments is None else arguments
-    _print(f"{datetime.date.today()}, `{shlex.join(['python', '-m', 'retrograd.benchmarks', *given])}`  ")
+    runs.say(f"{datetime.date.today()}, `{shlex.join(['python', '-m', 'retrograd.benchmarks', *given])}`  ")
     try:
         workloads = suite.load(options.workload, options.smoke)
         if file:
@@ -97,17 +31,20 @@ def main(arguments: list[str] | None = None, subject: str = suite.SUBJECT) -> in
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    rivals = rivals if "all" in asked else asked
     threads = options.threads or (1 if options.smoke else None)
     try:
-        rows = run(workloads, rivals, subject=subject, threads=threads, protocol=protocol, file=file)
+        if options.begin:
+            rows = runs.beginnings(workloads, rivals, subjects=subjects, threads=threads, file=file)
+        else:
+            protocol = measure.SMOKE if options.smoke else measure.Protocol(pairs=options.pairs)
+            rows = runs.timings(workloads, rivals, subjects=subjects, threads=threads, protocol=protocol, file=file)
     except KeyboardInterrupt:
         print(f"interrupted; {'what was timed is in ' + options.json if file else 'nothing is kept'}", file=sys.stderr)
         return 130
     return int(any(row["status"] in ("failed", "disagreement") for row in rows))
 
 
-def _parser(known: list[str], subject: str) -> argparse.ArgumentParser:
+def _parser(known: list[str], subjects: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m retrograd.benchmarks",
         description="Times our steps against those of other libraries, in separate processes, after checking that they "
@@ -120,10 +57,18 @@ def _parser(known: list[str], subject: str) -> argparse.ArgumentParser:
     parser.add_argument(
         "--peer",
         action="append",
-        choices=[*[name for name in known if name != subject], "all"],
+        choices=[*[name for name in known if name not in subjects], "all"],
         help=f"against what; may be given several times (default: {' and '.join(suite.DEFAULT_PEERS)})",
     )
-    parser.add_argument("--ours", choices=known, default=subject, help="whose time is divided (%(default)s)")
+    parser.add_argument(
+        "--ours",
+        action="append",
+        choices=known,
+        help=f"whose time is divided; may be given several times (default: {', '.join(subjects)})",
+    )
+    parser.add_argument(
+        "--begin", action="store_true", help="instead of steps, measure the time to the first replay, and memory"
+    )
     parser.add_argument(
         "--pairs", type=_positive, default=measure.Protocol().pairs, help="blocks per side (%(default)s)"
     )

@@ -37,7 +37,7 @@ def numpy_adam(weights: Sequence[np.ndarray], rate: float, decay: float = 0.0) -
 
 
 def jax_adam(rate: float, decay: float = 0.0) -> tuple[Callable[[Any], Any], Callable[[Any, Any, Any], Any]]:
-    """Two pure functions of trees of arrays: `init(weights)` → state, `update(weights, gradients, state)` → both new."""
+    """Two pure functions of trees of arrays: init(weights) → state, update(weights, gradients, state) → both anew."""
     import jax
     import jax.numpy as jnp
 
@@ -87,7 +87,7 @@ def jax_step(loss: Callable[..., Any], weights: Any, rate: float, batches: Any, 
 
 
 def tinygrad_step(loss: Callable[..., Any], optimizer: Any, batches: Any) -> Any:
-    """A step in tinygrad's idiom, recorded at its second call and replayed from the third: loss(x, y), AdamW or Adam."""
+    """A step in tinygrad's idiom, recorded at its second call and replayed from the third: loss(x, y), an optimizer."""
     from tinygrad import Context, Device, TinyJit
 
     @TinyJit

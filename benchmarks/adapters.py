@@ -27,7 +27,8 @@ class Adapter(NamedTuple):
         facts: threads and numeric library, as the running process sees them.
         environment: variables of its process, beside those that set the number of threads.
         needs: a program or a module that must be installed too.
-        eager: the peer that takes the same step without compiling, or "".
+        eager: for a library that compiles, the peer whose step costs what its first calls would without compiling:
+            the same library's eager one, or, where there is none, itself once it has compiled.
     """
 
     module: str
@@ -155,17 +156,17 @@ _TORCH = Adapter("torch", "torch", lambda t: t.detach().numpy(), torch_products,
 ADAPTERS = {
     "retrograd": _RETROGRAD,
     "retrograd-numpy": _RETROGRAD._replace(environment={"RETROGRAD_KERNELS": "array"}, eager="retrograd"),
-    "retrograd-jit": _RETROGRAD._replace(
-        environment={"RETROGRAD_KERNELS": "jit"}, needs="numba", eager="retrograd"
-    ),
+    "retrograd-jit": _RETROGRAD._replace(environment={"RETROGRAD_KERNELS": "jit"}, needs="numba", eager="retrograd"),
     "torch": _TORCH,
     "torch-compiled": _TORCH._replace(needs="g++", eager="torch"),
-    "jax": Adapter("jax", "jax", np.asarray, jax_products, jax_facts),
+    "jax": Adapter("jax", "jax", np.asarray, jax_products, jax_facts, eager="jax"),
     "autograd": Adapter("autograd", "autograd", np.asarray, numpy_products, numpy_facts),
     "mygrad": Adapter("mygrad", "mygrad", lambda t: t.data, numpy_products, numpy_facts),
-    "tinygrad": Adapter("tinygrad", "tinygrad", lambda t: t.numpy(), tinygrad_products, tinygrad_facts, needs="clang"),
+    "tinygrad": Adapter(
+        "tinygrad", "tinygrad", lambda t: t.numpy(), tinygrad_products, tinygrad_facts, needs="clang", eager="tinygrad"
+    ),
 }
-"""Every peer by the name that `--peer` and `--ours` take. A further one is a row here and a builder in each workload."""
+"""Every peer by the name that `--peer` and `--ours` take. A further one is a row here, and a builder per workload."""
 
 
 PLAIN = Adapter("", "numpy", np.asarray, numpy_products, numpy_facts)

@@ -37,7 +37,7 @@ NOISE = 1.05
 def step_bound(row: dict[str, Any]) -> float | None:
     """The bound of a timed row, or None where none is set."""
     known = row["settings"]
-    if known["peer"] != RIVAL:
+    if known["peer"] != RIVAL or not known["block"]:  # a smoke run is no measurement
         return None
     if known["workload"].startswith("ops-"):
         return OPERATIONS if known["ours"] == "retrograd" else None

@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 
-
 FIRST_STEPS = 10
 
 

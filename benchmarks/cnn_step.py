@@ -47,8 +47,8 @@ RATE = 1e-3
 
 
 def data(size: dict[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """Images (batches, batch, 1, side, side), labels, and He-initialised weights: "i.weight" of the i-th layer that has
-    any: (out, in, 3, 3) or (out, in)."""
+    """Images (batches, batch, 1, side, side), labels, and weights, "i.weight" of the i-th layer that has any:
+    (out, in, 3, 3) or (out, in)."""
     images = rng.normal(size=(size["batches"], size["batch"], 1, size["side"], size["side"])).astype(np.float32)
     arrays = {"inputs": images, "labels": rng.integers(10, size=(size["batches"], size["batch"]))}
     for i, (kind, n, m) in enumerate(layer for layer in size["network"] if len(layer) == 3):
@@ -81,9 +81,7 @@ def parameters(arrays: dict[str, np.ndarray]) -> list[np.ndarray]:
 
 def batches(arrays: dict[str, np.ndarray], convert: Callable[[Any], Any]) -> Any:
     """Pairs of images and labels without end, converted beforehand."""
-    return itertools.cycle(
-        [(convert(x), convert(y)) for x, y in zip(arrays["inputs"], arrays["labels"], strict=True)]
-    )
+    return itertools.cycle([(convert(x), convert(y)) for x, y in zip(arrays["inputs"], arrays["labels"], strict=True)])
 
 
 def modules(nn: Any, size: dict[str, Any]) -> Any:
@@ -133,7 +131,7 @@ def with_compiled(size: dict[str, Any], arrays: dict[str, np.ndarray]) -> Callab
 
 
 def torch_step(size: dict[str, Any], arrays: dict[str, np.ndarray], wrap: Callable[..., Any]) -> Callable[[], Any]:
-    """The step in PyTorch, its loss passed through `wrap`: channels last and the fused Adam, the faster ones of each."""
+    """The step in PyTorch, its loss passed through `wrap`: channels last and the fused Adam are the faster ones."""
     import torch
     from torch import nn
     from torch.nn import functional as F
@@ -243,9 +241,7 @@ def with_autograd(size: dict[str, Any], arrays: dict[str, np.ndarray]) -> Callab
 
     weights = [array.copy() for array in parameters(arrays)]
     with_gradients, update = value_and_grad(loss), numpy_adam(weights, RATE)
-    pairs = itertools.cycle(
-        list(zip(arrays["inputs"], np.eye(10, dtype=np.float32)[arrays["labels"]], strict=True))
-    )
+    pairs = itertools.cycle(list(zip(arrays["inputs"], np.eye(10, dtype=np.float32)[arrays["labels"]], strict=True)))
 
     def step() -> Any:
         value, gradients = with_gradients(weights, *next(pairs))

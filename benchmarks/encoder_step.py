@@ -78,9 +78,7 @@ def parameters(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def batches(arrays: dict[str, np.ndarray], convert: Callable[[Any], Any]) -> Any:
     """Pairs of inputs and labels without end, converted beforehand."""
-    return itertools.cycle(
-        [(convert(x), convert(y)) for x, y in zip(arrays["inputs"], arrays["labels"], strict=True)]
-    )
+    return itertools.cycle([(convert(x), convert(y)) for x, y in zip(arrays["inputs"], arrays["labels"], strict=True)])
 
 
 def network(nn: Any, F: Any, size: dict[str, Any]) -> Any:

@@ -17,22 +17,36 @@ from .suite import Workload
 # What our numbers depend on. Data, examples and the benchmarks themselves are not in it.
 _TIMED_PACKAGES = ("backends", "autograd_core", "nn", "optim", "models", "train")
 
+_SHARED = ("adam.py",)  # what files of workloads share
 
-def settings(work: Workload, ours: str, theirs: str, threads: int, protocol: Protocol) -> dict[str, Any]:
-    """Everything that makes a result another one: two rows with the same settings may stand for each other."""
+
+def settings(work: Workload, ours: str, theirs: str | None, threads: int, protocol: Protocol | None) -> dict[str, Any]:
+    """Everything that makes a result another one: two rows with the same settings may stand for each other.
+
+    Of a beginning, which is measured of one library alone and in one way, there is no rival and no protocol.
+    """
     return {
         "workload": work.name,
         "size": work.size,
         "ours": ours,
-        "peer": theirs,
+        **({"peer": theirs} if theirs else {"measured": "beginning"}),
         "threads": threads,
-        **protocol._asdict(),
+        **(protocol._asdict() if protocol else {}),
         "machine": machine.facts(),
         "environment": machine.tuning(),
-        "versions": {name: version(name) for name in (ours, theirs, "numpy")},
+        "versions": {name: version(name) for name in (ours, theirs, "numpy") if name},
         "source": source(),
-        "workload source": hashlib.sha256(work.file.read_bytes()).hexdigest()[:12],
+        "workload source": digest(work.file, *(work.file.parent / name for name in _SHARED)),
     }
+
+
+def digest(*files: Path) -> str:
+    """A fingerprint of those of the files that are there."""
+    found = hashlib.sha256()
+    for file in files:
+        if file.exists():
+            found.update(file.read_bytes())
+    return found.hexdigest()[:12]
 
 
 def version(peer: str) -> str | None:
@@ -46,13 +60,12 @@ def version(peer: str) -> str | None:
 
 def source() -> str:
     """A fingerprint of retrograd's own code: between two releases the version says nothing."""
-    digest = hashlib.sha256()
+    files: list[Path] = []
     for package in _TIMED_PACKAGES:
         spec = importlib.util.find_spec(f"retrograd.{package}")
         for folder in (spec.submodule_search_locations or []) if spec else []:
-            for file in sorted(Path(folder).rglob("*.py")):
-                digest.update(file.read_bytes())
-    return digest.hexdigest()[:12]
+            files += sorted(Path(folder).rglob("*.py"))
+    return digest(*files)
 
 
 def read(path: Path) -> list[dict[str, Any]]:

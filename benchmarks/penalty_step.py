@@ -1,4 +1,4 @@
-"""A training step with a gradient penalty: the loss holds the norm of the input gradient, so it is differentiated twice.
+"""A step with a gradient penalty: the loss holds the norm of the input gradient, so that it is differentiated twice.
 
 For every example the gradient of its cross-entropy by its input should have norm one (Gulrajani et al. 2017, for
 critics): loss = mean cross-entropy + mean (norm - 1)^2. A smooth activation, or second derivatives would vanish.

@@ -37,9 +37,7 @@ class PeerProcess:
     Asleep means stopped by a signal: a thread pool at rest spins for a while, and would take the cores of the other.
     """
 
-    def __init__(
-        self, peer: str, threads: int, patience: float = PATIENCE, extra: Mapping[str, str] | None = None
-    ):
+    def __init__(self, peer: str, threads: int, patience: float = PATIENCE, extra: Mapping[str, str] | None = None):
         self.peer, self.patience = peer, patience
         environment = dict(ADAPTERS.get(peer, PLAIN).environment)
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `end`)

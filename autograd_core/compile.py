@@ -241,7 +241,8 @@ def _gradients() -> list[tuple[Tensor, Tensor, Any]]:
     import gc
 
     # Not gc.get_objects(): it hands out tuples that another thread is still building, which breaks that thread.
-    found = [t for t in gc.get_referrers(*TENSOR_TYPES) if type(t) in TENSOR_TYPES and t.grad is not None]
+    tensors = [t for t in gc.get_referrers(*TENSOR_TYPES) if type(t) in TENSOR_TYPES]
+    found = [t for t in tensors if getattr(t, "grad", None) is not None]  # one that is being made has no grad yet
     return [(t, t.grad, t.grad.array.copy()) for t in found if t.node is None]
 
 

@@ -501,6 +501,30 @@ def test_a_prepare_that_fails_leaves_no_trace():
     assert all(p.grad is None for p in model.parameters())
 
 
+def test_prepare_beside_a_thread_that_builds_tuples():
+    stop, failures = threading.Event(), []
+
+    def items():
+        for i in range(3):
+            stop.wait(0.001)
+            yield i
+
+    def build():
+        try:
+            while not stop.is_set():
+                tuple(items())
+        except BaseException as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=build)
+    thread.start()
+    for n in range(1, 5):
+        rg.compile(lambda x: x * 2).prepare(rg.ones(n))
+    stop.set()
+    thread.join()
+    assert not failures
+
+
 def test_a_state_that_an_optimizer_loads_reaches_its_programs():
     results = []
     for compiles in (False, True):

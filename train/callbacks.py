@@ -30,7 +30,8 @@ Mode = Literal["min", "max"]
 class Callback:
     """Base class: write the methods you need. `trainer` has `model`, `optimizer`, `step`, `epoch`, `history`, `stop()`.
 
-    `state_dict()` gives what a resumed run must know, in values that JSON can hold.
+    `state_dict()` gives what a resumed run must know, in values that JSON can hold. What a callback did to the model
+    beside its values, such as unfreezing a layer, its `load_state_dict` does again.
 
     Example:
         >>> import retrograd as rg

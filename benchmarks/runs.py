@@ -50,9 +50,8 @@ def timings(
             for rival in rivals:
                 for subject in [s for s in subjects if s in work.peers] or subjects:
                     wanted = journal.settings(work, subject, rival, work.threads or cores, protocol)
-                    rows.append(
-                        row_of(work, wanted, functools.partial(_timing, living, work, wanted, folder, protocol))
-                    )
+                    time_it = functools.partial(_timing, living, work, wanted, folder, protocol)
+                    rows.append(row_of(work, wanted, time_it))
                     show(report.line(rows[-1]))
     show(report.closing(rows))
     return rows
@@ -77,7 +76,8 @@ def beginnings(
             against: Row | None = None
             for peer in sorted([*rivals, *subjects], key=lambda name: name != RIVAL):
                 wanted = journal.settings(work, peer, None, work.threads or cores, None)
-                rows.append(row_of(work, wanted, functools.partial(_beginning, living, work, wanted, folder)))
+                measure_it = functools.partial(_beginning, living, work, wanted, folder)
+                rows.append(row_of(work, wanted, measure_it))
                 against = rows[-1] if peer == RIVAL else against
                 show(report.beginning_line(rows[-1], against))
     show(report.BEGINNING_LEGEND)

@@ -17,7 +17,8 @@ and may have
     REASONS     name of a peer to why it has no builder
     parameters(arrays) -> dict or list of ndarrays     the weights among them
 
-`from .neighbour import x` reaches other files of this folder that need NumPy alone. A further workload is a row in its file's table; a further file is a name in FILES.
+`from .neighbour import x` reaches other files of this folder that need NumPy alone. A further workload is a row in its
+file's table; a further file is a name in FILES.
 """
 
 from __future__ import annotations

@@ -51,12 +51,11 @@ class Tape(Recorder):
         self.fixed: set[int] = set()  # storages that a call makes anew, always with the same values
         self.constants: dict[Any, int] = {}  # values → the number of the storage that passes made for them
         self._slots = slots
-        # Arrays stay alive while recording, so that no identity is used twice.
+        # Alive while recording, so that no other array is taken for one of them.
         self._kept: list[Any] = [leaf.grad.array for leaf in slots.values() if leaf.grad is not None]
 
     def entered_array(self, number: int, array: Any, captured: Tensor | None) -> None:
         super().entered_array(number, array, captured)
-        self._kept.append(array)
         order = memory_order(array)
         if order is not None:
             self.orders[number] = order
@@ -98,6 +97,10 @@ class Tape(Recorder):
 
     def entered(self, module: Any) -> None:
         self.modules[id(module)] = module
+
+    def forget(self) -> None:
+        """Let go of arrays that were needed to tell others apart: a program outlives the call it was recorded from."""
+        self._slots, self._kept = {}, []
 
     def leaves(self) -> list[Tensor]:
         """The leaves from outside that want gradients."""
@@ -172,6 +175,7 @@ def record_call(
     for leaf in tape.leaves():
         number = None if leaf.grad is None else tape.number(leaf.grad)
         tape.grads.append((leaf, number))
+    tape.forget()
     return tape, result
 
 

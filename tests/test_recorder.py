@@ -267,3 +267,20 @@ def test_random_draws_are_recorded_with_their_place_in_the_stream():
     assert {"key", "counter"} <= set(draw.attributes)
     again = replay(tape, captured(tape, x))
     np.testing.assert_array_equal(rg.current_backend().to_numpy(again[tape.number(y)]), y.numpy())
+
+
+def test_a_recording_lets_go_of_the_arrays_it_saw() -> None:
+    met: list[weakref.ref] = []
+
+    def step(x: rg.Tensor) -> rg.Tensor:
+        hidden = rg.exp(x)
+        met.append(weakref.ref(hidden.array))
+        return rg.sum(hidden * 2.0)
+
+    compiled = rg.compile(step)
+    for _ in range(4):
+        compiled(rg.tensor([1.0, 2.0]))
+    assert compiled.programs
+    gc.collect()
+    assert len(met) == 3
+    assert not any(reference() is not None for reference in met)

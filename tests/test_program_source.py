@@ -262,7 +262,7 @@ CASES = {
     "value and slope": value_and_slope,
     "own record": own_record,
 }
-RECORDS = [name for name in REGISTRY if not name.endswith(".vjp")]
+NAMES = [*CASES, *[f"record {name}" for name in REGISTRY if not name.endswith(".vjp")]]
 
 
 def of_record(name):
@@ -412,17 +412,14 @@ def in_two_processes(folder, names):
 
 
 @pytest.fixture(scope="session")
-def programs(tmp_path_factory):
-    return in_two_processes(tmp_path_factory.mktemp("programs"), list(CASES))
+def folder(tmp_path_factory):
+    return in_two_processes(tmp_path_factory.mktemp("programs"), NAMES)
 
 
-@pytest.fixture(scope="session")
-def records(tmp_path_factory):
-    return in_two_processes(tmp_path_factory.mktemp("records"), [f"record {name}" for name in RECORDS])
-
-
-def check(folder, number, name):
-    """Compare results, state and nest of both calls, bit by bit."""
+@pytest.mark.parametrize("name", NAMES)
+def test_a_program_alone(folder, name):
+    """Results, their nest and the state after both calls, bit by bit."""
+    number = NAMES.index(name)
     failed = json.loads((folder / "failed.json").read_text())
     assert name not in failed, failed[name]
     expected, found = np.load(folder / f"{number}.npz"), np.load(folder / f"{number}.out.npz")
@@ -433,16 +430,6 @@ def check(folder, number, name):
         a, b = expected[key], found[key]
         assert (a.dtype, a.shape) == (b.dtype, b.shape), key
         assert a.tobytes() == b.tobytes(), key
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_a_program_alone(programs, name):
-    check(programs, list(CASES).index(name), name)
-
-
-@pytest.mark.parametrize("name", RECORDS)
-def test_a_record_alone(records, name):
-    check(records, RECORDS.index(name), f"record {name}")
 
 
 def trained(**options):

@@ -41,17 +41,18 @@ class Splits(NamedTuple):
 
 
 def read_columns(
-    path: str | os.PathLike[str], columns: Sequence[str], delimiter: str | None = None
+    path: str | os.PathLike[str], columns: Sequence[str], delimiter: str | None = None, *, filled: bool = False
 ) -> dict[str, list[str]]:
     """Named columns of a CSV or TSV file whose first row holds the names: name → one text per row.
 
     Args:
         path: a UTF-8 file; quotes as spreadsheets write them, so a text may hold delimiters and line ends.
         columns: the names wanted. delimiter: by default by the file's ending, a row of `DELIMITERS`.
+        filled: refuse rows that have nothing in one of the columns.
     Raises:
         OSError: there is no such file, or it cannot be read.
-        ValueError: no such column (lists those that there are), no rows, a row of another length, a file that is no
-            table; says where.
+        ValueError: no such column (lists those that there are), no rows, a row of another length, an empty cell where
+            there must be none, a file that is no table; says where.
 
     Example:
         >>> import pathlib, tempfile
@@ -89,7 +90,17 @@ def read_columns(
         raise ValueError(f"{name}: line {rows.line_num} is no row of a table: {error}") from None
     if not all(found.values()):
         raise ValueError(f"{name} has a header and no rows")
+    if filled:
+        _check_filled(found, name)
     return found
+
+
+def _check_filled(found: dict[str, list[str]], name: str) -> None:
+    for column, cells in found.items():
+        empty = [i for i, cell in enumerate(cells, 1) if not cell.strip()]
+        if empty:
+            more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
+            raise ValueError(f"{name}: row {empty[0]}{more} has nothing in the column {column!r}. Leave it out.")
 
 
 def _place(header: list[str], column: str, name: str) -> int:
@@ -125,14 +136,7 @@ def read_labelled_texts(
         ...     read_labelled_texts(path)
         LabelledTexts(texts=['wonderful', 'dull'], labels=array([1, 0]), names=('neg', 'pos'))
     """
-    found = read_columns(path, list(dict.fromkeys((text, label))), delimiter)
-    for column in (text, label):
-        empty = [i for i, cell in enumerate(found[column], 1) if not cell.strip()]
-        if empty:
-            more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
-            raise ValueError(
-                f"{os.fspath(path)}: row {empty[0]}{more} has nothing in the column {column!r}. Leave it out."
-            )
+    found = read_columns(path, list(dict.fromkeys((text, label))), delimiter, filled=True)
     labels = [cell.strip() for cell in found[label]]
     known = tuple(names) if names is not None else label_names(labels)
     return LabelledTexts(found[text], label_numbers(labels, known, os.fspath(path)), known)

@@ -48,7 +48,7 @@ class TextDataset:
             raise ValueError(f"expected a label for each of the {len(texts)} texts, got {len(self.labels)}")
         limited = max_length is not None or tokenizer.model_max_length is not None
         self.rows = tokenizer.rows(texts, max_length, truncation=limited)
-        self.tokenizer = tokenizer
+        self.tokenizer, self.limit = tokenizer, max_length or tokenizer.model_max_length
         self.lengths = np.array([len(row.ids) for row in self.rows])
 
     def __len__(self) -> int:
@@ -59,7 +59,10 @@ class TextDataset:
 
     def gather(self, indices: np.ndarray, pad_to_multiple_of: int = 8) -> tuple[np.ndarray, ...]:
         """The batch of the samples at those indices: `FIELDS`, (B, T) int64 each, and the labels if there are any."""
-        batch = self.tokenizer.pad([self.rows[i] for i in indices.tolist()], pad_to_multiple_of=pad_to_multiple_of)
+        longest = int(self.lengths[indices].max())
+        width = -(-longest // pad_to_multiple_of) * pad_to_multiple_of
+        width = width if self.limit is None else min(width, self.limit)  # padding has places in the model too
+        batch = self.tokenizer.pad([self.rows[i] for i in indices.tolist()], pad_to_multiple_of=width)
         columns = tuple(batch[name] for name in FIELDS)
         return columns if self.labels is None else (*columns, self.labels.take(indices, axis=0))
 
@@ -71,7 +74,7 @@ class TextLoader(DataLoader):
     """A DataLoader whose batches hold texts of about the same length.
 
     A batch is (input_ids, attention_mask, token_type_ids, labels), Tensors; the first three (B, T) int64 with T a
-    multiple of 8, labels only where the dataset has them. Epochs, seeds, resuming and prefetching are the DataLoader's.
+    multiple of 8 (or the most that the model takes), labels only where the dataset has them. Epochs, seeds, resuming and prefetching are the DataLoader's.
 
     Args:
         dataset: a TextDataset, or a Subset of one.

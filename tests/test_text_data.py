@@ -242,3 +242,9 @@ def test_wrong_arguments() -> None:
         TextLoader(rg.data.ArrayDataset(np.zeros(3)))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="window must be at least 0"):
         TextLoader(dataset(3), window=-1)
+
+
+def test_padding_goes_no_further_than_the_model() -> None:
+    texts = ["a" * n for n in (3, 9, 12)]
+    dataset = TextDataset(texts, None, CharTokenizer.from_text("a"), max_length=12)
+    assert [len(dataset.gather(np.array([i]))[0][0]) for i in range(3)] == [8, 12, 12]

@@ -21,6 +21,7 @@ from ..autograd_core.tensor import Tensor
 from ..backends import backend_of
 from .flat import Flat
 from .groups import Group, check_disjoint, complete, group_of, groups_of
+from .noting import NotingOps
 from .program import NotElementwise, Program, build, fits
 
 Params = Iterable[Tensor] | Iterable[tuple[str, Tensor]] | Iterable[Mapping[str, Any]] | Mapping[str, Any]
@@ -235,12 +236,39 @@ class Optimizer:
     def _update_recorded(
         self, p: Tensor, gradient: Tensor, states: dict[str, Tensor], slots: dict[str, Tensor]
     ) -> None:
+        if self._update_noted(p, gradient, states, slots):
+            return
         with no_grad():
             new, kept = self.update(tensor_ops, p.detach(), gradient, states, dict(slots))
             overwrite(p, new)
             for name, tensor in kept.items():
                 if tensor is not states[name]:
                     overwrite(states[name], tensor)
+
+    def _update_noted(
+        self, p: Tensor, gradient: Tensor, states: dict[str, Tensor], slots: dict[str, Tensor]
+    ) -> bool:
+        """The same with the numbers from the rule's program, which works in place; False where it has none."""
+        arrays = [p.array, gradient.array, *[t.array for t in states.values()]]
+        key = (("step", *states), tuple(slots))
+        if key not in self._programs:
+            self._programs[key] = self._build(tuple(states), key[1])
+        program = self._programs[key]
+        if program is None or not fits(arrays) or gradient.shape != p.shape or current().anomaly:
+            return False
+        recorder: Any = current().recorder
+        try:
+            new, kept = self.update(NotingOps(recorder), p.detach(), gradient, states, dict(slots))
+        except NotElementwise:
+            return False
+        recorder.assign(p, new)
+        for name, tensor in kept.items():
+            if tensor is not states[name]:
+                recorder.assign(states[name], tensor)
+                states[name].cell[0] += 1
+        program.run(arrays, [t.array.item() for t in slots.values()])
+        p.cell[0] += 1  # type: ignore[index]
+        return True
 
     def _numbers(self, step: int, group: Group) -> dict[str, float]:
         return {name: float(value) for name, value in self.scalars(step, group).items()}

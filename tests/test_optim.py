@@ -561,11 +561,16 @@ def test_clipping_by_value():
         optim.clip_grad_value_(p, -1.0)
 
 
-def test_in_a_recording_clipping_is_operations_and_effects():
-    params = with_gradients()[:2]
+def test_in_a_recording_clipping_is_operations_on_all_gradients_end_to_end():
+    params, others = with_gradients()[:2], with_gradients()[:2]
     with recording() as tape:
         optim.clip_grad_norm_(params, 0.5)
-    assert [step.record for step in tape.steps].count(None) == 2
+    names = [step.record.name for step in tape.steps]
+    assert names.count("matmul") == 1
+    assert names.count("multiply") == 1
+    optim.clip_grad_norm_(others, 0.5)
+    for p, q in zip(params, others, strict=True):
+        np.testing.assert_allclose(p.grad.numpy(), q.grad.numpy(), rtol=1e-6)
 
 
 def test_parameters_as_one_vector():

@@ -17,6 +17,9 @@ STEPS: dict[str, dict[str, float]] = {
     "bert-384": {"retrograd": EAGER, "retrograd-numpy": 1.3, "retrograd-jit": 1.05},
     "penalty-tanh": {"retrograd": EAGER, "retrograd-numpy": 0.9, "retrograd-jit": 0.8},
     "penalty-softplus": {"retrograd": EAGER, "retrograd-numpy": 0.9, "retrograd-jit": 0.8},
+    "finetune-lora": {"retrograd": EAGER, "retrograd-jit": 1.05},
+    "finetune-full": {"retrograd": EAGER, "retrograd-jit": 1.05},
+    "decode-gpt2": {"retrograd": EAGER, "retrograd-jit": 1.05},
 }
 """Our step over PyTorch eager's, for each of our variants. Where our BLAS is the slower one (the ratio r of the rates
 on the workload's own products is below 1), the bound is divided by r."""

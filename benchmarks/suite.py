@@ -36,6 +36,7 @@ HERE = Path(__file__).resolve().parent
 
 FILES: tuple[str | Path, ...] = (
     "op_overhead.py", "mlp_step.py", "cnn_step.py", "gpt_step.py", "encoder_step.py", "penalty_step.py",
+    "finetune_step.py", "decode_step.py",
 )  # fmt: skip
 
 SUBJECTS: tuple[str, ...] = ("retrograd", "retrograd-numpy", "retrograd-jit")

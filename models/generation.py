@@ -1,10 +1,6 @@
 """Text from a language model: the prompt is read in one go, then one token after the other is chosen and read.
 
-What attention needs of the tokens before, their keys and values, is kept in a cache of fixed size, so that each step
-computes one token only, and one compiled program does all steps. Choosing happens on the host (`sampling`).
-
-Prompts of different lengths are padded on the left: then all end at the same place, and the next token of each comes
-next. The padding is masked out, and the places that the model counts start behind it.
+Reading is the model's part (`decoder`), choosing happens on the host (`sampling`); here is what goes on between them.
 """
 
 from __future__ import annotations
@@ -15,13 +11,12 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from ..autograd_core.compile import compile as compiled
-from ..autograd_core.context import no_grad, use_backend
+from ..autograd_core.context import no_grad
 from ..autograd_core.operations.random import Generator, default_generator
-from ..autograd_core.tensor import Tensor, asarray
 from ..backends import random
 from ..nn import Module
 from . import sampling
+from .decoder import Decoder
 from .text_stream import TextStream
 
 Reason = Literal["length", "stop_id", "stop_string"]
@@ -195,79 +190,19 @@ class _Row:
             self.stream(self.number, piece)
 
 
-# -- reading ----------------------------------------------------------------------------------------------------------
-
-
-class _Decoder:
-    """A model with a cache for N sequences of up to `room` tokens, and the step that reads one token of each."""
-
-    def __init__(self, model: Any, batch: int, room: int) -> None:
-        self.batch, self.room, self.half = batch, room, max(room // 2, 1)
-        self.backend, self.dtype = _kind(model)
-        cache = model.new_cache(batch, room)
-
-        def read(tokens: Tensor, mask: Tensor, places: Tensor, position: Any) -> Tensor:
-            out = model(tokens, mask, places, cache=cache, cache_position=position, logits_to_keep=1)
-            return out.logits[:, -1]
-
-        self.read, self.program = read, compiled(read)
-
-    def read_prompts(self, prompts: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """Scores of the first new token of each row, (N, V), after the prompts (N, T); of long ones the last half."""
-        if prompts.shape[1] > self.room:
-            prompts, mask = prompts[:, -self.half :], mask[:, -self.half :]
-        length = prompts.shape[1]
-        self.tokens, self.seen = (np.pad(array, [(0, 0), (0, self.room - length)]) for array in (prompts, mask))
-        self.seen[:, length:] = 1
-        self.mask, self.position = self._tensor(self.seen), length
-        places = np.maximum(np.cumsum(mask, axis=1) - 1, 0)
-        self.place = places[:, -1:] + 1
-        return self._host(self.read(self._tensor(prompts), self.mask, self._tensor(places), 0))
-
-    def read_next(self, tokens: np.ndarray, compile: bool) -> np.ndarray:
-        """Scores of the token after `tokens` (N,), which stand behind all that was read: (N, V)."""
-        if self.position == self.room:
-            kept = np.concatenate([self.tokens[:, -self.half + 1 :], tokens[:, None]], axis=1)
-            return self.read_prompts(kept, np.pad(self.seen[:, -self.half + 1 :], [(0, 0), (0, 1)], constant_values=1))
-        self.tokens[:, self.position] = tokens
-        read = self.program if compile else self.read
-        logits = read(*map(self._tensor, (tokens[:, None], self.mask, self.place, np.int64(self.position))))
-        self.position += 1
-        self.place = self.place + 1
-        return self._host(logits)
-
-    def fits(self, model: Any, batch: int, room: int) -> bool:
-        """Whether it is one for such a call."""
-        return (self.batch, self.room, self.backend, self.dtype) == (batch, room, *_kind(model))
-
-    def __reduce__(self) -> tuple[type, tuple[()]]:
-        return type(None), ()  # a model that is copied or pickled goes without
-
-    def _tensor(self, array: Any) -> Tensor:
-        if isinstance(array, Tensor):
-            return array
-        with use_backend(self.backend):
-            return asarray(array)
-
-    def _host(self, logits: Tensor) -> np.ndarray:
-        return self.backend.to_numpy(logits.array)
+# -- the model meanwhile ----------------------------------------------------------------------------------------------
 
 
 @contextmanager
-def _decoder(model: Module, batch: int, room: int) -> Iterator[_Decoder]:
+def _decoder(model: Module, batch: int, room: int) -> Iterator[Decoder]:
     """The decoder that the model's latest call left, if it serves this one too: its program is ready.
 
     It is taken from the model meanwhile: a call in another thread makes its own.
     """
     known = vars(model).pop("_decoder", None)
-    decoder = known if known is not None and known.fits(model, batch, room) else _Decoder(model, batch, room)
+    decoder = known if known is not None and known.fits(model, batch, room) else Decoder(model, batch, room)
     yield decoder
     vars(model)["_decoder"] = decoder
-
-
-def _kind(model: Module) -> tuple[Any, np.dtype]:
-    parameter = next(model.parameters())
-    return parameter.backend, parameter.dtype
 
 
 @contextmanager

@@ -38,9 +38,9 @@ NOISE = 1.05
 
 
 def step_bound(row: dict[str, Any]) -> float | None:
-    """The bound of a timed row, or None where none is set."""
+    """The bound of a row, or None where none is set or the row is no result."""
     known = row["settings"]
-    if known["peer"] != RIVAL or not known["block"]:  # a smoke run is no measurement
+    if known["peer"] != RIVAL or row["status"] != "timed" or not known["block"]:  # a smoke run is no measurement
         return None
     if known["workload"].startswith("ops-"):
         return OPERATIONS if known["ours"] == "retrograd" else None

@@ -522,10 +522,12 @@ def test_every_bound_is_of_a_workload_and_a_variant_that_exist():
 
 def test_a_slower_blas_beneath_us_widens_the_bound():
     known = {"workload": "gpt-128", "ours": "retrograd-jit", "peer": "torch", "block": 0.1}
-    assert bounds.step_bound({"settings": known, "gemm": {"ratio": 1.2}}) == 0.95
-    assert bounds.step_bound({"settings": known, "gemm": {"ratio": 0.5}}) == 1.9
-    assert bounds.step_bound({"settings": known | {"peer": "jax"}}) is None
-    assert bounds.step_bound({"settings": known | {"workload": "ops-add", "ours": "retrograd"}}) == 1.0
+    row = {"settings": known, "status": "timed"}
+    assert bounds.step_bound(row | {"gemm": {"ratio": 1.2}}) == 0.95
+    assert bounds.step_bound(row | {"gemm": {"ratio": 0.5}}) == 1.9
+    assert bounds.step_bound(row | {"settings": known | {"workload": "ops-add", "ours": "retrograd"}}) == 1.0
+    for other in ({"status": "disturbed"}, {"settings": known | {"peer": "jax"}}, {"settings": known | {"block": 0}}):
+        assert bounds.step_bound(row | other) is None
 
 
 def test_the_share_of_the_ceiling_counts_products_and_the_optimizers_traffic():

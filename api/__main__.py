@@ -13,6 +13,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
         "what is installed, which backends work and why the others do not; --gpu checks a device",
     ),
     "fetch": ("retrograd.data.fetch", "get a data set or checkpoint by name into a folder that you name"),
+    "finetune": ("retrograd.train.finetune", "teach a published BERT to sort texts into classes, by a table of yours"),
+    "predict": ("retrograd.train.predict", "the class of each text in a table, by a model that finetune made"),
     "generate": ("retrograd.train.generate", "go on with a text: a language model writes, token by token"),
 }
 

@@ -74,7 +74,8 @@ class TextLoader(DataLoader):
     """A DataLoader whose batches hold texts of about the same length.
 
     A batch is (input_ids, attention_mask, token_type_ids, labels), Tensors; the first three (B, T) int64 with T a
-    multiple of 8 (or the most that the model takes), labels only where the dataset has them. Epochs, seeds, resuming and prefetching are the DataLoader's.
+    multiple of 8, or the most that the model takes; labels only where the dataset has them. Epochs, seeds, resuming and
+    prefetching are the DataLoader's.
 
     Args:
         dataset: a TextDataset, or a Subset of one.

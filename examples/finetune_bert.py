@@ -63,11 +63,11 @@ def majority(train: LabelledTexts, texts: list[str]) -> np.ndarray:
 
 
 def bag_of_words(train: LabelledTexts, texts: list[str]) -> np.ndarray:
-    """Logistic regression on how often each word occurs: no order, no meaning."""
+    """Logistic regression on how often each word, and each pair of neighbours, occurs."""
     from sklearn.feature_extraction.text import CountVectorizer
     from sklearn.linear_model import LogisticRegression
 
-    words = CountVectorizer()
+    words = CountVectorizer(ngram_range=(1, 2))
     model = LogisticRegression(max_iter=1000).fit(words.fit_transform(train.texts), train.labels)
     return model.predict(words.transform(texts))
 
@@ -139,7 +139,8 @@ def peak_megabytes() -> dict[str, float]:
         lines = Path("/proc/self/status").read_text().splitlines()
     except OSError:
         return {}
-    return {"megabytes": int(line.split()[1]) / 1000 for line in lines if line.startswith("VmHWM:")}
+    peak = next((line for line in lines if line.startswith("VmHWM:")), None)
+    return {} if peak is None else {"megabytes": int(peak.split()[1]) * 1024 / 1e6}
 
 
 # -- the walk ---------------------------------------------------------------------------------------------------------
@@ -155,7 +156,8 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     tokenizer = load_tokenizer(options.model)
     train, test = (classification.encoded(model, tokenizer, s.texts, s.labels, MAX_LENGTH) for s in splits)
     epochs = options.epochs or task.epochs[options.method]
-    print(f"{options.task}: {len(train):,} texts to learn from, {len(test):,} to test on; {options.method}, {epochs} epochs")
+    print(f"{options.task}: {len(train):,} texts to learn from, {len(test):,} to test on")
+    print(f"{options.method}, {epochs} epochs, seed {options.seed}\n")
 
     start = time.perf_counter()
     classification.fine_tune(
@@ -176,6 +178,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "parameters": sum(p.size for p in model.parameters() if p.requires_grad),
     }
     found = classification.scores(model, test)
+    names = np.array(splits.test.names)
     tuned = row | tuned | judged(found, splits.test) | peak_megabytes()
 
     out = Path(options.out).expanduser()
@@ -183,7 +186,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     classifier_folder.save_classifier(model, tokenizer, place, {**tuned, "max_length": MAX_LENGTH})
     with open(out / RESULTS, "a", encoding="utf-8") as file:
         file.writelines(json.dumps(one) + "\n" for one in [*baselines(splits, row), tuned])
-    print("\n" + metrics.classification_report(found, splits.test.labels, labels=range(len(splits.test.names))))
+    print("\n" + metrics.classification_report(names[found.argmax(axis=1)], names[splits.test.labels]))
     print("\n" + table(results(out, options.task)))
     print(f"\nthe classifier is in {place}: retrograd predict --model {place} --data FILE.csv --text COLUMN")
     return tuned

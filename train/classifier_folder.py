@@ -4,6 +4,8 @@
     tokenizer.json, …                   its tokenizer
     adapter/                            where LoRA was trained: the adapters alone, in the files of the peft library
     training.json                       how it was made, and at which length texts were cut
+
+All is written aside and renamed, so that a disk that is full changes nothing.
 """
 
 from __future__ import annotations

@@ -18,10 +18,12 @@ import numpy as np
 
 from ..autograd_core.operations.random import manual_seed
 from ..autograd_core.tensor import Tensor
+from ..autograd_core.text_files import read_json
 from ..data import ArrayDataset, BaseTokenizer, DataLoader, Subset, TextDataset, TextLoader
 from ..models import BertForSequenceClassification, CheckpointError, add_lora
 from ..models.auto import pretrained_class
 from ..models.bert import POOLINGS
+from ..models.config import read_config
 from ..nn import Module
 from ..nn import functional as F
 from ..optim import AdamW
@@ -100,29 +102,32 @@ def load_classifier(
             f"{os.fspath(folder)!r} holds a model of type {family.model_type!r}; texts are classified by a "
             f"{BertForSequenceClassification.config_class.model_type!r}"
         )
+    values = read_config(folder)
+    own_head = BertForSequenceClassification.__name__ in values.get("architectures", ())
+    other_head = own_head and family.from_dict(values).num_labels != len(names)
     manual_seed(seed)
     with warnings.catch_warnings():
         # That the head is new is no news here; that anything else is missing would be.
-        warnings.filterwarnings("ignore", r".*lacks 2 weights: 'classifier\.weight', 'classifier\.bias'[;.]")
+        head = r"2 weights: 'classifier\.(weight|bias)', 'classifier\.(weight|bias)'"
+        warnings.filterwarnings("ignore", rf"(?!.*other shapes).*the checkpoint lacks {head};")
+        warnings.filterwarnings("ignore", rf"(?!.*lacks).*other shapes there have {head};")
         warnings.filterwarnings("ignore", r"(?!.*(lacks|other shapes)).*the model has no place for")
         return BertForSequenceClassification.from_pretrained(
             folder,
             id2label=dict(enumerate(names)),
             classifier_pooling=pooling or pooling_of(folder),
             problem_type="single_label_classification",
+            ignore_mismatched_sizes=other_head,
         )
 
 
 def pooling_of(folder: str | os.PathLike[str]) -> str:
-    """ "mean" for an encoder that was trained so, as its config or a file of sentence-transformers says; else "cls"."""
-    from ..autograd_core.text_files import read_json
-    from ..models.config import read_config
-
-    named = read_config(folder).get("classifier_pooling")
-    if named in POOLINGS:
-        return named
+    """What an encoder is made for: "mean" where a file of sentence-transformers or its config says so, else "cls"."""
     path = os.path.join(folder, "1_Pooling", "config.json")
-    return "mean" if os.path.isfile(path) and read_json(path).get("pooling_mode_mean_tokens") else "cls"
+    if os.path.isfile(path) and read_json(path).get("pooling_mode_mean_tokens"):
+        return "mean"
+    named = read_config(folder).get("classifier_pooling")
+    return named if named in POOLINGS else "cls"
 
 
 # -- texts ------------------------------------------------------------------------------------------------------------
@@ -176,7 +181,7 @@ def scores(model: BertForSequenceClassification, dataset: Texts) -> np.ndarray:
 
 
 def vectors(model: BertForSequenceClassification, dataset: Texts) -> np.ndarray:
-    """What the head sees of each text, (N, hidden_size), in the order of the texts: computed once for a frozen encoder."""
+    """What the head sees of each text, (N, hidden_size), in their order: computed once for a frozen encoder."""
     return _for_each_text(model, dataset, lambda model, batch: model.pooled(*batch[:3]))
 
 

@@ -1,0 +1,136 @@
+"""`retrograd finetune --model DIR --data FILE.csv --text COLUMN --label COLUMN --out DIR`: a classifier of your own."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from . import command
+
+NAME = "retrograd finetune"
+HELD_OUT = 0.1  # of the rows, for validation
+CHECKPOINTS, LOG = "checkpoints", "log.csv"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Read the options, train, save, tell how good it is; 0, or 1 with one line of error."""
+    parser = argparse.ArgumentParser(
+        prog=NAME,
+        description="Teach a published BERT to sort texts into classes, by a table with a column of texts and one of "
+        "labels. A tenth of the rows, drawn with the seed, is held out and shows after each epoch how it goes. The "
+        "result is a folder that `retrograd predict` reads.",
+    )
+    add = parser.add_argument
+    add("--model", metavar="DIR", required=True, help="config.json, model.safetensors and the tokenizer's files")
+    add("--data", metavar="FILE", required=True, help="the table: .csv or .tsv, UTF-8, first row with the names")
+    add("--text", metavar="COLUMN", required=True, help="the column with the texts")
+    add("--label", metavar="COLUMN", required=True, help="the column with their classes, names or numbers")
+    add("--test", metavar="FILE", help="another table with the same columns, only to test on at the end")
+    add("--out", metavar="DIR", required=True, help="a new folder for the classifier")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--lora", metavar="RANK", type=int, help="train adapters of this rank (default, 8)")
+    how.add_argument("--freeze", action="store_true", help="train nothing but a linear head: quick, less good")
+    how.add_argument("--full", action="store_true", help="train all weights")
+    add("--epochs", metavar="N", type=int, help="passes over the texts (default: 40 for --freeze, else 4)")
+    add("--lr", metavar="RATE", type=float, help="default: 1e-3 for --lora, 1e-4 for --full, 1e-2 for --freeze")
+    add("--batch-size", metavar="N", type=int, default=32, help="texts in a step (default 32)")
+    add("--max-length", metavar="N", type=int, help="cut texts to so many tokens (default: a longer one is an error)")
+    add(
+        "--pooling",
+        choices=["mean", "cls"],
+        help="classify by the mean of all tokens or the first one (default: by DIR)",
+    )
+    add("--seed", metavar="N", type=int, default=0, help="of held-out rows, new weights, order, dropout (default 0)")
+    add("--resume", action="store_true", help="go on where the run into this --out was broken off")
+    add("--no-compile", action="store_true", help="run operation by operation, not as compiled programs")
+    command.add_debug(parser)
+    return command.run(NAME, _finetune, parser.parse_args(argv))
+
+
+def _finetune(options: argparse.Namespace) -> None:
+    from ..data import load_tokenizer, random_split, read_labelled_texts
+    from . import metrics
+    from .callbacks import Checkpoints
+    from .classifier_folder import save_classifier
+    from .text_classification import encoded, fine_tune, load_classifier, scores
+
+    out = Path(options.out).expanduser()
+    _check_folder(out, options.resume)
+    table = read_labelled_texts(options.data, options.text, options.label)
+    if len(table.texts) * HELD_OUT < 1:
+        raise ValueError(f"{options.data}: expected at least {round(1 / HELD_OUT)} rows, got {len(table.texts)}")
+    tests = read_labelled_texts(options.test, options.text, options.label, names=table.names) if options.test else None
+    tokenizer = load_tokenizer(options.model)
+    model = load_classifier(options.model, table.names, options.pooling, options.seed)
+    dataset = encoded(model, tokenizer, table.texts, table.labels, options.max_length, options.data)
+    test = tests and encoded(model, tokenizer, tests.texts, tests.labels, options.max_length, options.test)
+    train, validation = random_split(dataset, [1 - HELD_OUT, HELD_OUT], options.seed)
+
+    method, rank = _method(options)
+    made = not out.exists()
+    try:
+        history = fine_tune(
+            model,
+            train,
+            method,
+            validation=validation,
+            epochs=options.epochs,
+            lr=options.lr if method != "frozen" else None,
+            head_lr=options.lr if method == "frozen" else None,
+            batch_size=options.batch_size,
+            rank=rank,
+            seed=options.seed,
+            checkpoints=Checkpoints(out / CHECKPOINTS, keep=1, monitor=None),
+            log=out / LOG,
+            compile=not options.no_compile,
+            resume=options.resume,
+        )
+    except BaseException:
+        if made and not any((out / CHECKPOINTS).glob("step-*")):  # nothing to go on from
+            shutil.rmtree(out, ignore_errors=True)
+        raise
+    record = {"options": _kept(options), "method": method, "history": history.rows, "max_length": options.max_length}
+    if test is not None and tests is not None:
+        names = np.array(table.names)
+        report = metrics.classification_report(names[scores(model, test).argmax(axis=1)], names[tests.labels])
+        sys.stdout.write(f"\n{options.test}:\n\n{report}\n")
+    save_classifier(model, tokenizer, out, record)
+    shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)  # several times the model's size, and of no more use
+    sys.stdout.write(f"{out} holds the classifier: retrograd predict --model {out} --data FILE.csv --text COLUMN\n")
+    if model.config.classifier_pooling == "mean":
+        sys.stdout.write(
+            "(transformers knows no BERT classifier on the mean of all tokens; it does with --pooling cls)\n"
+        )
+
+
+def _method(options: argparse.Namespace) -> tuple[str, int]:
+    """(name in METHODS, rank of the adapters)."""
+    from .text_classification import RANK
+
+    chosen = "frozen" if options.freeze else "full" if options.full else "lora"
+    return chosen, RANK if options.lora is None else options.lora
+
+
+def _kept(options: argparse.Namespace) -> dict[str, Any]:
+    return {name: value for name, value in vars(options).items() if name not in ("debug", "resume")}
+
+
+def _check_folder(out: Path, resume: bool) -> None:
+    """Refuse a folder where something would be lost, or where there is nothing to go on with."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out {out} is a file; name a folder")
+    begun = any((out / CHECKPOINTS).glob("step-*"))
+    if resume:
+        if (out / "config.json").exists():
+            raise ValueError(f"--resume: the run into {out} is finished; `retrograd predict --model {out}` uses it")
+        if not begun:
+            raise ValueError(f"--resume: {out} holds no checkpoint of a run; leave the option out to begin one")
+    elif begun:
+        raise ValueError(f"{out} holds a run that was broken off: --resume goes on with it, or name another folder")
+    elif out.is_dir() and any(out.iterdir()):
+        raise ValueError(f"{out} is not empty: name a new folder with --out")

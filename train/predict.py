@@ -1,0 +1,56 @@
+"""`retrograd predict --model DIR --data FILE.csv --text COLUMN`: the class of each text in a table."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import sys
+
+import numpy as np
+
+from . import command
+
+NAME = "retrograd predict"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Read the options, write a table with texts, classes and probabilities; 0, or 1 with one line of error."""
+    parser = argparse.ArgumentParser(
+        prog=NAME,
+        description="Classify the texts of a table by a classifier that `retrograd finetune` made. Writes a table with "
+        "three columns: the text, its likeliest class, and how likely the model finds it.",
+    )
+    add = parser.add_argument
+    add("--model", metavar="DIR", required=True, help="the folder with the classifier")
+    add("--data", metavar="FILE", required=True, help="the table: .csv or .tsv, UTF-8, first row with the names")
+    add("--text", metavar="COLUMN", required=True, help="the column with the texts")
+    add("--out", metavar="FILE", help="where the table goes (default: the standard output)")
+    add("--max-length", metavar="N", type=int, help="cut texts to so many tokens (default: as in training)")
+    command.add_debug(parser)
+    return command.run(NAME, _predict, parser.parse_args(argv))
+
+
+def _predict(options: argparse.Namespace) -> None:
+    from ..autograd_core.text_files import write_text
+    from ..data import read_columns
+    from .classifier_folder import load_saved
+    from .text_classification import encoded, scores
+
+    texts = read_columns(options.data, [options.text], filled=True)[options.text]
+    model, tokenizer, record = load_saved(options.model)
+    max_length = record.get("max_length") if options.max_length is None else options.max_length
+    found = scores(model, encoded(model, tokenizer, texts, None, max_length, options.data))
+
+    names, likeliest = model.config.id2label, found.argmax(axis=1)
+    probabilities = np.exp(found - found.max(axis=1, keepdims=True))
+    probabilities /= probabilities.sum(axis=1, keepdims=True)
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow([options.text, "label", "probability"])
+    for text, best, row in zip(texts, likeliest.tolist(), probabilities, strict=True):
+        writer.writerow([text, names[best], f"{row[best]:.4f}"])
+    if options.out is None:
+        sys.stdout.write(table.getvalue())
+    else:
+        write_text(options.out, table.getvalue())

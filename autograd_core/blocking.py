@@ -36,9 +36,11 @@ def _joins(run: list[Instruction], instruction: Instruction) -> bool:
     call, places = instruction
     if not isinstance(call, np.ufunc) or call.signature is not None:
         return False
-    large = [p for p in places if isinstance(p, np.ndarray) and p.ndim]
     like = places[-1]
-    if not large or like.size <= 2 * BLOCK or any(p.size != like.size or straight(p, like) is None for p in large):
+    if not isinstance(like, np.ndarray) or like.size <= 2 * BLOCK:
+        return False
+    large = [p for p in places if isinstance(p, np.ndarray) and p.ndim]
+    if not large or any(p.size != like.size or straight(p, like) is None for p in large):
         return False
     others = [p for _, taken in run for p in taken if isinstance(p, np.ndarray) and p.ndim]
     first = others[0] if others else like

@@ -7,14 +7,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from ..backends.kernels.expressions import Unsupported, substitute, translate
 from .graph import Spec
 from .recorder import Step, Value
 
 DTYPES = {"float32", "float64", "bool", "int32", "int64", "uint8"}
+_NAMES = {np.dtype(name): name for name in DTYPES}  # the name of a dtype takes NumPy microseconds
 REDUCTIONS = {"sum", "mean", "max", "min"}
+
+
+def _name(dtype: Any) -> str:
+    return _NAMES.get(dtype) or str(dtype)
 
 
 class Expressed(NamedTuple):
@@ -31,10 +38,10 @@ def expressed(step: Step, specs: Sequence[Spec]) -> Expressed | None:
     rec = step.record
     if rec is None or len(step.outputs) != 1:
         return None
-    out = str(specs[step.outputs[0]][1])
+    out = _name(specs[step.outputs[0]][1])
     if rec.name in ("astype", "broadcast_to"):
         number = step.inputs[0].number
-        source = str(specs[number][1])
+        source = _name(specs[number][1])
         return Expressed("x", {"x": number}, source, out) if {source, out} <= DTYPES else None
     if rec.expression is None or rec.residuals or rec.variadic:
         return None
@@ -43,7 +50,7 @@ def expressed(step: Step, specs: Sequence[Spec]) -> Expressed | None:
         if isinstance(value, Value):
             names[name] = value.number
             if name != "condition":
-                dtypes.append(str(specs[value.number][1]))
+                dtypes.append(_name(specs[value.number][1]))
         else:
             scalars[name] = value
     scalars |= step.attributes
@@ -80,10 +87,10 @@ def reduced(step: Step, specs: Sequence[Spec]) -> Reduced | None:
     if rec is None or rec.name not in REDUCTIONS:
         return None
     shape, dtype = specs[step.inputs[0].number]
-    out = str(specs[step.outputs[0]][1])
-    if {str(dtype), out} - DTYPES or str(dtype) == "bool" or not math.prod(shape):
+    out = _name(specs[step.outputs[0]][1])
+    if {_name(dtype), out} - DTYPES or _name(dtype) == "bool" or not math.prod(shape):
         return None
-    if rec.name != "sum" and (str(dtype) != out or dtype.kind != "f"):
+    if rec.name != "sum" and (_name(dtype) != out or dtype.kind != "f"):
         return None
     axis = step.attributes.get("axis")
     if not shape:

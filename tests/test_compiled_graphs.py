@@ -137,6 +137,27 @@ def test_the_array_library(program):
         check(program, 1e-5)
 
 
+@pytest.mark.skipif(default_backend().name != "numpy", reason="groups run in blocks on NumPy")
+@settings(max_examples=120, **COMMON)
+@given(programs(), st.sampled_from([4, 12, 30]))
+def test_groups_in_small_blocks(program, block):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RETROGRAD_KERNELS", "array")
+        patch.setattr("retrograd.backends.kernels.numpy_generator.BLOCK", block)
+        check(program, 1e-5)
+
+
+EXACT = ["exp", "tanh", "sigmoid", "relu", "sqrt", "sin", "negative", "shift", "scale", "double", "detach", *BINARY]
+
+
+@settings(max_examples=100, **COMMON)
+@given(st.lists(st.tuples(st.sampled_from(EXACT), st.integers(0, 50), st.integers(0, 50)), min_size=2, max_size=9))
+def test_the_array_library_keeps_every_bit_where_it_keeps_the_order(steps):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RETROGRAD_KERNELS", "array")
+        check((steps, False), 0)
+
+
 @pytest.mark.skipif(default_backend().name != "numpy", reason="kernels are generated for NumPy")
 @settings(max_examples=250, **COMMON)
 @given(programs())

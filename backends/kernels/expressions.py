@@ -49,16 +49,24 @@ def names(expression: str) -> tuple[str, ...]:
 
 def substitute(expression: str, replacements: Mapping[str, str]) -> str:
     """The expression with other names, or numbers, in the places of some."""
+    return _substituted(expression, tuple(replacements.items()))
 
-    class Renamer(ast.NodeTransformer):
-        def visit_Call(self, node: ast.Call) -> ast.AST:
-            node.args = [self.visit(a) for a in node.args]
-            return node
 
-        def visit_Name(self, node: ast.Name) -> ast.AST:
-            return ast.parse(f"({replacements[node.id]})", mode="eval").body if node.id in replacements else node
+@cache
+def _substituted(expression: str, replacements: tuple[tuple[str, str], ...]) -> str:
+    return ast.unparse(_Renamer(dict(replacements)).visit(ast.parse(expression, mode="eval")))
 
-    return ast.unparse(Renamer().visit(ast.parse(expression, mode="eval")))
+
+class _Renamer(ast.NodeTransformer):
+    def __init__(self, replacements: Mapping[str, str]) -> None:
+        self.replacements = replacements
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        node.args = [self.visit(a) for a in node.args]
+        return node
+
+    def visit_Name(self, node: ast.Name) -> ast.AST:
+        return ast.parse(f"({self.replacements[node.id]})", mode="eval").body if node.id in self.replacements else node
 
 
 @cache

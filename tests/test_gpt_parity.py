@@ -65,9 +65,10 @@ def torch_loss(weights: dict[str, Any], batch: Any, options: Any, reduction: str
 
 def rate(step: int, options: Any) -> float:
     """The learning rate of a step, counted from 0."""
-    if step < example.WARM_UP:
-        return options.lr * step / example.WARM_UP
-    share = (step - example.WARM_UP) / (options.steps - example.WARM_UP)
+    rising = min(example.WARM_UP, options.steps - 1)
+    if step < rising:
+        return options.lr * step / rising
+    share = (step - rising) / (options.steps - rising)
     return options.lr * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * share)))
 
 

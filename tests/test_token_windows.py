@@ -63,13 +63,12 @@ def test_a_loader_goes_on_with_the_windows_that_would_have_come():
     def loader() -> DataLoader:
         return DataLoader(TokenWindows(TOKENS, 4), 5, shuffle=True, seed=3, drop_last=True)
 
-    first, batches = loader(), []
-    for number, batch in enumerate(first):
+    first, batches, states = loader(), [], []
+    for batch in first:
         batches.append(batch)
-        if number == 1:
-            state = first.state_dict()
+        states.append(first.state_dict())
     second = loader()
-    second.load_state_dict(state)
+    second.load_state_dict(states[1])
     rest = list(second)
     assert len(batches) == 5
     assert len(rest) == 3

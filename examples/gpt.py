@@ -187,7 +187,7 @@ def draw(history: History, path: Path) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Read, train, save, write."""
-    if not options.resume and checkpoint_folder(options).exists():
+    if not options.resume and any(checkpoint_folder(options).glob("step-*")):
         raise FileExistsError(
             f"{options.out} holds an earlier run: --resume goes on with it; for a new one name another folder with "
             "--out, or delete this one"

@@ -37,10 +37,11 @@ def run(text: Path | str, out: Path, *arguments: str) -> int:
     return example.main(["--data", str(text), "--out", str(out), *SMALL, *OPTIONS, *arguments])
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def quick() -> Iterator[None]:
-    """Short samples and no picture: they take longer than the steps of a small run."""
+    """Short samples, no picture, and no kernels to compile: they take longer than the steps of a small run."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RETROGRAD_KERNELS", "array")
         patch.setattr(example, "SAMPLE", 7)
         patch.setattr(example, "FINAL_SAMPLE", 23)
         patch.setattr(example, "draw", lambda *_: None)
@@ -55,7 +56,7 @@ class Finished(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def finished(quick: None, text: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+def finished(text: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     out = tmp_path_factory.mktemp("finished") / "new" / "folder"
     shown = io.StringIO()
     with redirect_stdout(shown):
@@ -144,13 +145,13 @@ def test_an_interrupted_run_resumes_with_the_same_bits(
     assert logged(tmp_path) == logged(finished.out)
 
 
-@pytest.mark.usefixtures("quick")
 def test_interrupted_before_the_first_checkpoint(
     text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     interrupt_at(1, monkeypatch)
     assert run(text, tmp_path) == 130
     assert "interrupted after step 1; nothing was saved yet" in capsys.readouterr().err
+    assert run(text, tmp_path) == 130  # and not "holds an earlier run"
 
 
 def test_resuming_a_finished_run_shows_it_again(
@@ -226,7 +227,6 @@ def test_resuming_with_another_model(failing: Any, finished: Finished, tmp_path:
     assert "does not fit this run" in failing("--resume", "--width", "16", "--steps", "41")
 
 
-@pytest.mark.usefixtures("quick")
 def test_a_loss_that_is_not_finite(failing: Any):
     with np.errstate(all="ignore"):
         assert "the loss is" in failing("--lr", "1e38")

@@ -25,9 +25,10 @@ def fit(epochs=3, **options):
     batches = [(rng.standard_normal((4, 3)).astype(np.float32), rng.integers(0, 2, 4)) for _ in range(3)]
     rg.manual_seed(0)
     model = rg.nn.Linear(3, 2)
-    options = {"compile": False, "progress": False} | options
+    options = {"compile": False, "progress": False, "resume": "checkpoints" in options} | options
+    resume = options.pop("resume")
     trainer = Trainer(model, rg.optim.SGD(model.parameters(), lr=0.1), supervised(F.cross_entropy), **options)
-    trainer.fit(batches, epochs=epochs, validation=batches[:1], resume="checkpoints" in options)
+    trainer.fit(batches, epochs=epochs, validation=batches[:1], resume=resume)
     return trainer
 
 
@@ -39,6 +40,14 @@ def test_rows_are_read_back_as_they_were(tmp_path):
     assert [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()] == rows
     assert any(row["val_loss"] is None for row in rows)
     assert {path.name for path in tmp_path.rglob("*")} == {"new", "a.csv", "a.jsonl"}
+
+
+def test_a_run_that_is_refused_leaves_an_earlier_log_alone(tmp_path):
+    fit(log=tmp_path / "a.csv", checkpoints=tmp_path / "run")
+    before = (tmp_path / "a.csv").read_text()
+    with pytest.raises(rg.train.CheckpointError, match="an earlier run"):
+        fit(log=tmp_path / "a.csv", checkpoints=rg.train.Checkpoints(tmp_path / "run"), resume=False)
+    assert (tmp_path / "a.csv").read_text() == before
 
 
 def test_a_new_run_begins_a_new_log_and_a_resumed_one_keeps_its_rows(tmp_path):

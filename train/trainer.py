@@ -158,7 +158,8 @@ class Trainer:
         """
         self._begin(train, epochs, steps, validation, validate_every, resume)
         try:
-            self._tell("on_fit_start")
+            for callback in sorted(self.callbacks, key=lambda callback: isinstance(callback, Log)):
+                callback.on_fit_start(self)  # logs last: an earlier run's is not overwritten where another refuses
             while not self._finished(epochs, steps):
                 for group in groups(self._batches(train), self.accumulate):
                     self._counted_step(group)

@@ -256,7 +256,7 @@ def fine_tune(
         seed: of the order of the texts. What is drawn beside it, dropout and adapters, follows `rg.manual_seed`.
         resume, trainer: as for `Trainer.fit`, and for `Trainer` (`checkpoints`, `log`, `progress`, …).
     Raises:
-        ValueError: an unknown method, or what Trainer refuses.
+        ValueError: an unknown method, a model that has adapters already, or what Trainer refuses.
 
     Example: examples/finetune_bert.py
     """
@@ -264,16 +264,16 @@ def fine_tune(
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     chosen = METHODS[method]
     epochs = chosen.epochs if epochs is None else epochs
-    if not hasattr(model, "lora_config"):  # else it goes on with the adapters that it has
-        chosen.prepare(model, rank)
+    chosen.prepare(model, rank)
+    part: Module
     if method == "frozen":
-        whole, part, loss = [train, validation], model.classifier, vector_loss
-        sets = [s and ArrayDataset(vectors(model, s), _labels(s)) for s in whole]
-        loaders = [s and DataLoader(s, batch_size, shuffle=s is sets[0], seed=seed) for s in sets]
+        part, loss = model.classifier, vector_loss
+        batches = DataLoader(_vector_set(model, train), batch_size, shuffle=True, seed=seed)
+        held_out = None if validation is None else DataLoader(_vector_set(model, validation), batch_size)
     else:
         part, loss = model, text_loss
-        loaders = [TextLoader(train, batch_size, shuffle=True, seed=seed)]
-        loaders += [validation and in_any_order(validation)[0]]
+        batches = TextLoader(train, batch_size, shuffle=True, seed=seed)
+        held_out = None if validation is None else in_any_order(validation)[0]
     optimizer = AdamW(
         [
             {"params": list(model.classifier.parameters()), "lr": chosen.head_lr if head_lr is None else head_lr},
@@ -285,16 +285,14 @@ def fine_tune(
         part,
         optimizer,
         loss,
-        schedule=LambdaLR(optimizer, linear_warm_up(epochs * len(loaders[0]))),
+        schedule=LambdaLR(optimizer, linear_warm_up(epochs * len(batches))),
         metrics=(metrics.accuracy, metrics.f1),
         clip_grad_norm=CLIP,
         **trainer,
-    ).fit(loaders[0], validation=loaders[1], epochs=epochs, resume=resume)
+    ).fit(batches, validation=held_out, epochs=epochs, resume=resume)
     model.eval()
     return history
 
 
-def _labels(dataset: Texts) -> np.ndarray:
-    if isinstance(dataset, Subset):
-        return _labels(dataset.dataset)[dataset.indices]
-    return dataset.labels
+def _vector_set(model: BertForSequenceClassification, dataset: Texts) -> ArrayDataset:
+    return ArrayDataset(vectors(model, dataset), np.array([dataset[i][-1] for i in range(len(dataset))]))

@@ -214,9 +214,7 @@ class Builder:
         if self.refused:
             return False
         at = {place: calls for (place, _, _), calls in zip(self.groups, found, strict=True)}
-        program.instructions = [
-            call for i, single in enumerate(program.instructions) for call in at.get(i) or [single]
-        ]
+        program.instructions = [call for i, single in enumerate(program.instructions) for call in at.get(i) or [single]]
         return True
 
     def _read(self, value: Any) -> Any:
@@ -276,7 +274,6 @@ class Builder:
         if rec.into is not None and self.xp is np:
             return rec.into(np, outs[0], *inputs, **step.attributes)
         return [(_general, (call, inputs, step.attributes, outs, several))]
-
 
     def _join(self, step: Step, inputs: list[Any], out: Any) -> list[Instruction]:
         """A concat whose parts were computed in place, but for those that were not."""

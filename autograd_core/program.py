@@ -154,7 +154,8 @@ def _passed(tape: Tape, steps: Sequence[Step], backend: Backend) -> tuple[list[S
 
 def _folded(tape: Tape, steps: Sequence[Step], kept: set[int], backend: Backend) -> list[Step]:
     """The steps without those that compute with constants alone; what is left reads their results as storages."""
-    constants = {n: tape.storages[n].array for n in {*tape.fixed, *tape.constants.values()} - kept if n in tape.storages}
+    fixed = ({*tape.fixed, *tape.constants.values()} - kept) & tape.storages.keys()
+    constants = {n: tape.storages[n].array for n in fixed}
     steps, known = fold_constants(steps, tape.specs, constants, backend, kept)
     for number in {n for step in steps for n in reads(step)} & known.keys() - constants.keys():
         tape.storages[number] = Tensor(known[number])

@@ -142,14 +142,15 @@ def _reshaped(step: Step, specs: Sequence[Spec], makers: Mapping[int, Step]) -> 
 
 def _put_together(step: Step, specs: Sequence[Spec], makers: Mapping[int, Step]) -> Found:
     """Stretches of one array laid end to end, from its first element to its last, are that array."""
-    parts = [makers.get(v.number) if isinstance(v, Value) else None for v in step.inputs]
-    sources = {p.inputs[0] if p is not None and p.record is not None and p.record.name == "getitem" else None for p in parts}
-    if len(sources) != 1 or None in sources:
+    parts = [makers[v.number] for v in step.inputs if isinstance(v, Value) and v.number in makers]
+    cuts = [p for p in parts if p.record is not None and p.record.name == "getitem"]
+    sources = {p.inputs[0] for p in cuts}
+    if len(cuts) != len(step.inputs) or len(sources) != 1:
         return None
     (source,) = sources
     shape, end = specs[source.number][0], 0
-    for part in parts:
-        cut = part.attributes["template"]  # type: ignore[union-attr]
+    for part in cuts:
+        cut = part.attributes["template"]
         cut = cut[0] if isinstance(cut, tuple) and len(cut) == 1 else cut
         if len(shape) != 1 or not isinstance(cut, slice) or cut.step not in (None, 1) or (cut.start or 0) != end:
             return None

@@ -33,8 +33,8 @@ class NotingOps:
 
         def note(*operands: Any) -> Tensor:
             arrays = [o.array if isinstance(o, Tensor) else o for o in operands]
-            with np.errstate(all="ignore"):
-                one = rec.as_written(np.ndarray)(*[np.ones((), a.dtype) if isinstance(a, np.ndarray) else a for a in arrays])
+            ones = [np.ones((), a.dtype) if isinstance(a, np.ndarray) else a for a in arrays]
+            one = rec.as_written(np.ndarray)(*ones)
             result = Tensor(np.broadcast_to(np.asarray(one), np.broadcast_shapes(*map(np.shape, arrays))))
             self.recorder.record(rec, operands, {}, [result], None)
             return result

@@ -245,9 +245,7 @@ class Optimizer:
                 if tensor is not states[name]:
                     overwrite(states[name], tensor)
 
-    def _update_noted(
-        self, p: Tensor, gradient: Tensor, states: dict[str, Tensor], slots: dict[str, Tensor]
-    ) -> bool:
+    def _update_noted(self, p: Tensor, gradient: Tensor, states: dict[str, Tensor], slots: dict[str, Tensor]) -> bool:
         """The same with the numbers from the rule's program, which works in place; False where it has none."""
         arrays = [p.array, gradient.array, *[t.array for t in states.values()]]
         key = (("step", *states), tuple(slots))

@@ -83,8 +83,8 @@ class _Lister:
 
     def _value(self, node: ast.AST) -> str | Number:
         match node:
-            case ast.Constant():
-                return Number(node.value, self.numbers)
+            case ast.Constant(value=int() | float() as value):
+                return Number(value, self.numbers)
             case ast.Name(id="inf" | "nan"):
                 return Number(float(node.id), self.numbers)
             case ast.Name():

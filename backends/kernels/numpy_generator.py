@@ -54,9 +54,7 @@ class _Binder:
             o.name: array[tuple(slice(None) if a in o.axes else None for a in axes)] if o.axes else array
             for o, array in zip(description.operands, arrays, strict=True)
         }
-        self.lengths = [
-            next(self.views[o.name].shape[a] for o in description.operands if a in o.axes) for a in axes
-        ]
+        self.lengths = [next(self.views[o.name].shape[a] for o in description.operands if a in o.axes) for a in axes]
         self.row = math.prod(self.lengths[description.outer :])
         self.stored = self._destinations(names)
         written = {s.operand for s in description.stores}
@@ -77,10 +75,12 @@ class _Binder:
         direct: set[str] = set()
         found = []
         for s in self.d.stores:
-            value, start = names[s.source], made.get(names[s.source])
-            fits = s.kind == "plain" and start is not None and value not in direct
-            if fits and self.calls[start].dtype == self.d.operand(s.operand).dtype:  # type: ignore[index]
-                safe = start if self.calls[start].function in _ELEMENTWISE else start - 1  # type: ignore[index,operator]
+            value = names[s.source]
+            start = made.get(value, -1)
+            fits = s.kind == "plain" and start >= 0 and value not in direct
+            if fits and self.calls[start].dtype == self.d.operand(s.operand).dtype:
+                # An element may be written over while it is read, a row that is being summed may not.
+                safe = start if self.calls[start].function in _ELEMENTWISE else start - 1
                 fits = last_read.get(s.operand, -1) <= safe
             else:
                 fits = False
@@ -98,7 +98,8 @@ class _Binder:
         slots: dict[str, tuple[Any, ...]] = {}
         used = 0
         for i, c in enumerate(self.calls):
-            dying = [n for n in dict.fromkeys(c.operands) if n in slots and last[n] == i]
+            names = [n for n in dict.fromkeys(c.operands) if isinstance(n, str)]
+            dying = [n for n in names if n in slots and last[n] == i]
             in_place = c.function in _ELEMENTWISE
             if in_place:
                 self._give_back(dying, slots, free)
@@ -121,7 +122,7 @@ class _Binder:
             free.setdefault(slots[n][:2], []).append(slots[n])
 
     def _blocks(self) -> list[Axes]:
-        """Ranges of the leading axes, balanced, whose elements fit the cache; rows stay whole where values need them."""
+        """Balanced ranges of the leading axes whose elements fit the cache; rows stay whole where values need them."""
         rows = any(c.per_row for c in self.calls) or any(s.kind == "columns" for s in self.d.stores)
         splittable = self.d.outer if rows else self.d.axes
         inner = math.prod(self.lengths)
@@ -180,7 +181,7 @@ class _Binder:
         if c.function in REDUCTIONS:
             yield self._reduce(c, out)
         elif c.function == "products":
-            yield np.vecdot, (*[self._whole(n, False) for n in c.operands], out[..., 0])
+            yield np.vecdot, (*[self._whole(str(n), False) for n in c.operands], out[..., 0])
         elif c.function == "cast":
             yield np.copyto, (out, self._operand(c.operands[0], c), "unsafe")
         elif c.function == "mask":
@@ -212,13 +213,13 @@ class _Binder:
 
     def _reduce(self, c: Call, out: np.ndarray) -> Instruction:
         (source,) = c.operands
-        whole = self._whole(source, False)  # type: ignore[arg-type]
+        whole = self._whole(str(source), False)
         blas = c.function == "sum" and self._for_blas(whole, c.dtype) and out.flags.c_contiguous and self.row <= LONG
         if blas:
             ones = self.scratch.filled(1.0, (self.row,), c.dtype)
             return np.dot, (whole.reshape(-1, self.row), ones, out.reshape(-1))
         axes = tuple(range(self.d.outer, self.d.axes))
-        return REDUCTIONS[c.function], (whole, axes if len(axes) > 1 else axes[0], np.dtype(c.dtype), out, True)
+        return REDUCTIONS[c.function], (whole, axes if len(axes) > 1 else self.d.outer, np.dtype(c.dtype), out, True)
 
     @staticmethod
     def _for_blas(array: np.ndarray, dtype: str) -> bool:

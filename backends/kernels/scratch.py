@@ -1,4 +1,4 @@
-"""Memory that calls use in passing: one piece per dtype and number, for all kernels of a program, one after the other."""
+"""Memory that calls use in passing: one piece per dtype and number, which all groups of a program use in turn."""
 
 from __future__ import annotations
 

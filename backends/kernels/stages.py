@@ -93,6 +93,6 @@ def overwrites_what_it_needs(description: Description) -> bool:
 
 def is_read(description: Description, operand: str) -> bool:
     """Whether an operand is an input, whatever else it is."""
-    return any(
-        operand in (s.names if isinstance(s, Statement) else (s.source,)) for s in description.body
-    ) or any(s.source == operand for s in description.stores)
+    return any(operand in (s.names if isinstance(s, Statement) else (s.source,)) for s in description.body) or any(
+        s.source == operand for s in description.stores
+    )

@@ -3,8 +3,8 @@
 Imported by files of workloads (`from .adam import …`), inside their builders or at the top: it needs NumPy alone.
 """
 
-# JAX may be absent.
-# pyright: reportMissingImports=false
+# JAX and tinygrad may be absent.
+# pyright: reportMissingImports=false, reportPrivateImportUsage=false
 
 from __future__ import annotations
 

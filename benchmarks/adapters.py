@@ -89,7 +89,7 @@ def jax_products(shapes: Sequence[Gemm]) -> Callable[[], Any]:
 
 def tinygrad_products(shapes: Sequence[Gemm]) -> Callable[[], Any]:
     """The products in tinygrad, recorded and replayed."""
-    from tinygrad import Device, Tensor, TinyJit  # pyright: ignore[reportMissingImports]
+    from tinygrad import Device, Tensor, TinyJit  # pyright: ignore[reportMissingImports, reportPrivateImportUsage]
 
     made = [(Tensor(a).realize(), Tensor(b).realize(), s) for a, b, s in operands(shapes)]
 
@@ -135,7 +135,7 @@ def jax_facts() -> dict[str, Any]:
 
 def tinygrad_facts() -> dict[str, Any]:
     """Where tinygrad runs, and the threads that it was told to use."""
-    from tinygrad import Device  # pyright: ignore[reportMissingImports]
+    from tinygrad import Device  # pyright: ignore[reportMissingImports, reportPrivateImportUsage]
 
     return {
         "blas": f"its own kernels on {Device.DEFAULT}", "threads": int(os.environ.get("NUM_CPU_THREADS", 0)) or None

@@ -6,6 +6,7 @@ with weights but the last. Images and labels are random, so that nothing is lear
 
 # The rivals may be absent, and HIPS autograd makes its names at run time.
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportOptionalOperand=false
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ are given the same class, because they agree in names; the libraries that follow
 
 # The rivals may be absent, and HIPS autograd makes its names at run time.
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportOptionalOperand=false
 
 from __future__ import annotations
 

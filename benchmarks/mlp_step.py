@@ -6,6 +6,7 @@ gradients that sink to denormal numbers would slow every library, and each in it
 
 # The rivals may be absent, and HIPS autograd makes its names at run time.
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportOptionalOperand=false
 
 from __future__ import annotations
 

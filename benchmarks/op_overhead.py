@@ -5,6 +5,7 @@
 
 # The rivals may be absent, and HIPS autograd makes its names at run time.
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportOptionalOperand=false
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ critics): loss = mean cross-entropy + mean (norm - 1)^2. A smooth activation, or
 
 # The rivals may be absent, and HIPS autograd makes its names at run time.
 # pyright: reportMissingImports=false, reportAttributeAccessIssue=false, reportCallIssue=false
+# pyright: reportPrivateImportUsage=false, reportArgumentType=false, reportOptionalOperand=false
 
 from __future__ import annotations
 

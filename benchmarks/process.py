@@ -39,7 +39,7 @@ class PeerProcess:
 
     def __init__(self, peer: str, threads: int, patience: float = PATIENCE, extra: Mapping[str, str] | None = None):
         self.peer, self.patience = peer, patience
-        environment = dict(ADAPTERS.get(peer, PLAIN).environment)
+        environment = {**ADAPTERS.get(peer, PLAIN).environment, **(extra or {})}
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by `end`)
         self._process = subprocess.Popen(
             # -P: the folder of a script is not searched for modules, so a workload file cannot hide a library.
@@ -49,7 +49,7 @@ class PeerProcess:
             stderr=self._errors,
             text=True,
             encoding="utf-8",
-            env=os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads)) | environment | (extra or {}),
+            env=os.environ | dict.fromkeys(THREAD_VARIABLES, str(threads)) | environment,
             # Its own group: Ctrl-C comes to the parent alone, and signals reach workers that the peer starts.
             start_new_session=True,
         )

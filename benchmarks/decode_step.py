@@ -86,11 +86,9 @@ def endless(start: Callable[[], Best], following: Callable[[Any, int], Best], si
     return step
 
 
-def retrograd_step(size: dict[str, Any], arrays: dict[str, np.ndarray], compile: bool) -> Callable[[], Best]:
-    """The step in retrograd."""
-    import retrograd as rg
-    from retrograd import models
-    from retrograd.models.decoder import Decoder
+def retrograd_model(size: dict[str, Any], arrays: dict[str, np.ndarray]) -> Any:
+    """The model in retrograd."""
+    from retrograd import models, nn
 
     config = models.GPT2Config(
         vocab_size=size["vocabulary"],
@@ -99,12 +97,20 @@ def retrograd_step(size: dict[str, Any], arrays: dict[str, np.ndarray], compile:
         n_layer=size["layers"],
         n_head=size["heads"],
     )
-    with rg.nn.init.no_init():
+    with nn.init.no_init():
         model = models.GPT2LMHeadModel(config).eval()
     for name, array in weights(size, int(arrays["seed"])):
         model.transformer.load_state_dict({name: array}, strict=False)
+    return model
+
+
+def retrograd_step(size: dict[str, Any], arrays: dict[str, np.ndarray], compile: bool) -> Callable[[], Best]:
+    """The step in retrograd."""
+    import retrograd as rg
+    from retrograd.models.decoder import Decoder
+
     prompt = arrays["prompt"]
-    decoder = Decoder(model, batch=1, room=size["prompt"] + size["new"])
+    decoder = Decoder(retrograd_model(size, arrays), batch=1, room=size["prompt"] + size["new"])
 
     def best(scores: np.ndarray) -> Best:
         token = scores.argmax(axis=-1)

@@ -25,14 +25,14 @@ TOLERANCE = 1e-3
 WORKLOADS: dict[str, dict[str, Any]] = {
     name: {
         "layers": 6, "width": 384, "heads": 12, "inner": 1536, "vocabulary": 30522, "places": 512, "context": 64,
-        "batch": 32, "classes": 6, "rank": rank, "alpha": 16, "batches": 8,
+        "batch": 32, "classes": 6, "rank": rank, "alpha": 16, "batches": 8, "published": True,
     }
     for name, rank in (("finetune-lora", 8), ("finetune-full", 0))
 }  # fmt: skip
 SMOKE = {
     name: {
         "layers": 1, "width": 8, "heads": 2, "inner": 16, "vocabulary": 17, "places": 8, "context": 4, "batch": 2,
-        "classes": 2, "batches": 2,
+        "classes": 2, "batches": 2, "published": False,
     }
     for name in WORKLOADS
 }  # fmt: skip
@@ -75,7 +75,7 @@ def data(size: dict[str, Any], rng: np.random.Generator) -> dict[str, np.ndarray
     }
     published = os.environ.get("RETROGRAD_MINILM")
     weights = _random(size, rng)
-    if published and size["width"] == 384:
+    if published and size["published"]:
         known = published_weights(Path(published) / "model.safetensors")
         weights |= {name: known[published_name(name)] for name in weights if not name.startswith("classifier")}
     return arrays | weights | _adapters(size, rng)

@@ -66,12 +66,12 @@ def beginnings(
     file: Path | None = None,
     show: Callable[[str], Any] = say,
 ) -> list[Row]:
-    """Time to the first replay, and memory, of every workload that trains weights. Arguments as of `timings`."""
+    """Time to the first replay, and memory, of every workload but chains of operations. Arguments as of `timings`."""
     cores = threads or machine.cores()
     show(report.beginning_heading(cores))
     rows: list[Row] = []
     with _kept_rows(file) as row_of, peers() as living, _folder() as folder:
-        for work in [w for w in workloads if w.weights]:
+        for work in [w for w in workloads if w.weights or w.products]:
             _write(work, folder)
             against: Row | None = None
             for peer in sorted([*rivals, *subjects], key=lambda name: name != RIVAL):

@@ -104,8 +104,9 @@ class Compiled:
         """
         slots = {id(leaf.grad.array): leaf for leaf in self._leaves.values() if leaf.grad is not None}
         tape, result = record_call(self.function, args, kwargs, slots, journal=undo is not None)
-        if undo is not None:
-            undo.append(tape.undo)  # type: ignore[arg-type]
+        if tape.undo is not None and undo is not None:
+            undo.append(tape.undo)
+            tape.undo = None  # copies of all that changed: the program, which keeps the tape, has no use for them
         self._modules |= tape.modules
         met = [optimizer for key, optimizer in tape.optimizers.items() if key not in self._optimizers]
         self._optimizers |= tape.optimizers

@@ -284,3 +284,20 @@ def test_a_recording_lets_go_of_the_arrays_it_saw() -> None:
     gc.collect()
     assert len(met) == 3
     assert not any(reference() is not None for reference in met)
+
+
+def test_a_prepared_program_keeps_no_copies_of_what_it_changes() -> None:
+    weight = rg.tensor(np.ones(5), requires_grad=True)
+    optimizer = rg.optim.Adam([weight])
+
+    def step(x: rg.Tensor) -> rg.Tensor:
+        loss = rg.sum(weight * x)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss
+
+    compiled = rg.compile(step)
+    compiled.prepare(rg.ones(5))
+    assert weight.tolist() == [1.0] * 5
+    assert [program.tape.undo for program in compiled.programs.values()] == [None]

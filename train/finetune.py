@@ -99,7 +99,13 @@ def _finetune(options: argparse.Namespace) -> None:
         names = np.array(table.names)
         report = metrics.classification_report(names[scores(model, test).argmax(axis=1)], names[tests.labels])
         sys.stdout.write(f"\n{options.test}:\n\n{report}\n")
-    save_classifier(model, tokenizer, out, record)
+    try:
+        save_classifier(model, tokenizer, out, record)
+    except OSError as error:
+        raise OSError(
+            f"{out}: the classifier could not be written: {error.strerror or error}. Nothing of it is left, the "
+            "training is kept: make room, then --resume writes it"
+        ) from None
     shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)  # several times the model's size, and of no more use
     sys.stdout.write(f"{out} holds the classifier: retrograd predict --model {out} --data FILE.csv --text COLUMN\n")
     if model.config.classifier_pooling == "mean":

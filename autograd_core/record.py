@@ -170,7 +170,7 @@ class Record:
             plain = written
             written = lambda *a, **k: (plain(*a, **k), *[None] * len(self.residuals))  # noqa: E731
         if self._on_kernels(backend):
-            from .eager_kernels import QuickForward
+            from .compile.eager_kernels import QuickForward
 
             return QuickForward(self, backend, written)
         return written
@@ -180,7 +180,7 @@ class Record:
         backend = BACKEND_BY_TYPE[array_type]
         if self.joint is None or not self._on_kernels(backend):
             return self.joint
-        from .eager_kernels import QuickRule
+        from .compile.eager_kernels import QuickRule
 
         return QuickRule(self, backend)
 

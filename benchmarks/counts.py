@@ -53,7 +53,7 @@ def count(name: str, tier: str) -> Counts:
     """
     import retrograd as rg
 
-    from ..autograd_core.fusion import FUSED
+    from ..autograd_core.compile.fusion import FUSED
 
     file, workload, small = COUNTED[name]
     module = load_module(str(HERE / file))

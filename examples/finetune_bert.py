@@ -155,7 +155,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     model = classification.load_classifier(options.model, splits.train.names, "mean", options.seed)
     tokenizer = load_tokenizer(options.model)
     train, test = (classification.encoded(model, tokenizer, s.texts, s.labels, MAX_LENGTH) for s in splits)
-    epochs = options.epochs or task.epochs[options.method]
+    epochs = task.epochs[options.method] if options.epochs is None else options.epochs
     print(f"{options.task}: {len(train):,} texts to learn from, {len(test):,} to test on")
     print(f"{options.method}, {epochs} epochs, seed {options.seed}\n")
 

@@ -5,8 +5,8 @@ import threading
 import numpy as np
 import pytest
 import retrograd as rg
+from retrograd.autograd_core.compile.eager_kernels import MAX_PROGRAMS, QuickForward, QuickRule
 from retrograd.autograd_core.context import switched
-from retrograd.autograd_core.eager_kernels import MAX_PROGRAMS, QuickForward, QuickRule
 from retrograd.autograd_core.record import REGISTRY
 from retrograd.autograd_core.recorder import recording
 from retrograd.backends import get_backend
@@ -115,7 +115,7 @@ def test_double_precision_products_and_recorded_calls_stay_by_hand():
 
 
 def test_shapes_beyond_the_limit_are_computed_by_hand(monkeypatch):
-    monkeypatch.setattr("retrograd.autograd_core.eager_kernels.MAX_PROGRAMS", 2)
+    monkeypatch.setattr("retrograd.autograd_core.compile.eager_kernels.MAX_PROGRAMS", 2)
     forward, _ = quick("gelu")
     for n in range(1, 6):
         x = single(n)

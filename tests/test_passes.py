@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import retrograd as rg
-from retrograd.autograd_core.fusion import FUSED, fuse
-from retrograd.autograd_core.passes import dead_code, merge_equal
+from retrograd.autograd_core.compile.fusion import FUSED, fuse
+from retrograd.autograd_core.compile.passes import dead_code, merge_equal
+from retrograd.autograd_core.compile.simplify import fold_constants, simplify
+from retrograd.autograd_core.compile.spaces import nested, per_row, suffixes
 from retrograd.autograd_core.recorder import Value, recording
-from retrograd.autograd_core.simplify import fold_constants, simplify
-from retrograd.autograd_core.spaces import nested, per_row, suffixes
 from retrograd.backends import get_backend
 
 

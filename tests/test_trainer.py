@@ -94,7 +94,7 @@ def test_fit_is_the_loop_that_one_writes_by_hand(compile, variant):
 
 
 def test_every_counted_step_is_a_replay(monkeypatch):
-    from retrograd.autograd_core.program import Program
+    from retrograd.autograd_core.compile.program import Program
 
     runs = []
     monkeypatch.setattr(

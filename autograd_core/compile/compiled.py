@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from .context import current
+from ..context import current
+from ..recorder import RecordingError
+from ..tensor import TENSOR_TYPES, Tensor, asarray
+from ..transforms import tree_leaves, tree_map, tree_rebuild
 from .naming import argument_names
 from .program import Called, Program
-from .recorder import RecordingError
 from .tape import Tape, Undo, compare, record_call
-from .tensor import TENSOR_TYPES, Tensor, asarray
-from .transforms import tree_leaves, tree_map, tree_rebuild
 
 MAX_PROGRAMS = 64
 

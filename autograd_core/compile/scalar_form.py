@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backends.kernels.expressions import Unsupported, substitute, translate
-from .graph import Spec
-from .recorder import Step, Value
+from ...backends.kernels.expressions import Unsupported, substitute, translate
+from ..graph import Spec
+from ..recorder import Step, Value
 
 DTYPES = {"float32", "float64", "bool", "int32", "int64", "uint8"}
 _NAMES = {np.dtype(name): name for name in DTYPES}  # the name of a dtype takes NumPy microseconds

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .blocks import BLOCK, straight
+from ..blocks import BLOCK, straight
 
 Instruction = tuple[Callable[..., Any], tuple[Any, ...]]
 

@@ -21,10 +21,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from heapq import heappop, heappush
 from typing import Any, NamedTuple
 
-from .graph import Spec
+from ..graph import Spec
+from ..record import Record
+from ..recorder import Step, Value
 from .passes import is_effect, reads
-from .record import Record
-from .recorder import Step, Value
 from .scalar_form import REDUCTIONS, Expressed, Reduced, expressed, reduced
 from .spaces import nested, per_row, suffixes
 

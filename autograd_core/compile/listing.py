@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from ..graph import Spec
+from ..recorder import Step, Value
 from .fusion import FUSED
-from .graph import Spec
-from .recorder import Step, Value
 
 if TYPE_CHECKING:
     from .program import Program

@@ -15,14 +15,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .backward import gradients_of
-from .context import switched
-from .record import REGISTRY, Record, tensor_ops
-from .recorder import Recorder, Step, Value
+from ..backward import gradients_of
+from ..context import switched
+from ..record import REGISTRY, Record, tensor_ops
+from ..recorder import Recorder, Step, Value
+from ..tensor import Tensor
+from ..vjp import fill
 from .scalar_form import expressed, reduced
 from .tape import Tape
-from .tensor import Tensor
-from .vjp import fill
 
 
 def _linear(ops: Any, x: Any, weight: Any, bias: Any = None) -> Any:

@@ -14,18 +14,18 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backends import Backend
-from ..backends.kernels.scratch import Scratch
+from ...backends import Backend
+from ...backends.kernels.scratch import Scratch
+from ..recorder import Step, Value
+from ..tensor import Tensor
 from .blocking import Instruction
 from .expansion import expand
 from .fusion import fuse
 from .listing import flops, listing
 from .passes import dead_code, is_effect, merge_equal, reads
 from .places import Builder
-from .recorder import Step, Value
 from .simplify import fold_constants, simplify
 from .tape import Tape
-from .tensor import Tensor
 
 
 class Called(NamedTuple):

@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .context import switched
-from .errors import user_line
-from .recorder import Recorder, RecordingError, Step, Value
-from .tensor import TENSOR_TYPES, Tensor
-from .transforms import tree_leaves
+from ..context import switched
+from ..errors import user_line
+from ..recorder import Recorder, RecordingError, Step, Value
+from ..tensor import TENSOR_TYPES, Tensor
+from ..transforms import tree_leaves
 
 
 class Draw(NamedTuple):

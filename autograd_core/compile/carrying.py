@@ -22,9 +22,9 @@ from typing import Any
 
 import numpy as np
 
-from ..backends import Backend, get_backend
+from ...backends import Backend, get_backend
+from ..record import REGISTRY, Record, array_function, raw_ops
 from .module_text import Source, Unwritable, bound_names, definitions, imported_value, module_of, node_of, walk
-from .record import REGISTRY, Record, array_function, raw_ops
 
 STANDS_FOR = {
     "backend_of": "def backend_of(array):\n    return backend",

@@ -10,10 +10,10 @@ from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any
 
-from ..backends import Backend
-from .errors import explained
-from .record import Record
-from .recorder import Value
+from ...backends import Backend
+from ..errors import explained
+from ..record import Record
+from ..recorder import Value
 from .tape import Tape
 
 

@@ -18,13 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from .context import current
+from ..context import current
+from ..recorder import Step, Value
+from ..tensor import Tensor
+from ..vjp import HOLE, vjp_record
 from .expansion import written_out
 from .fusion import FLAT, FUSED
 from .program import Program
-from .recorder import Step, Value
-from .tensor import Tensor
-from .vjp import HOLE, vjp_record
 
 MAX_PROGRAMS = 256  # of one record; shapes beyond that are computed by hand
 

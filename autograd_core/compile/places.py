@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..operations.indexing import join
+from ..recorder import Step, Value
+from ..tensor import Tensor
 from .blocking import Instruction, blocked
 from .bounds import bound_checks
 from .fusion import FUSED, written_by
 from .lowering import Lowering, Refused
-from .operations.indexing import join
 from .passes import is_effect, reads
-from .recorder import Step, Value
 from .tape import memory_order
-from .tensor import Tensor
 
 if TYPE_CHECKING:
     from .program import Program

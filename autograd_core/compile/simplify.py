@@ -17,9 +17,9 @@ import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-from ..backends import Backend
-from .graph import Spec
-from .recorder import Step, Value
+from ...backends import Backend
+from ..graph import Spec
+from ..recorder import Step, Value
 
 LARGEST_CONSTANT = 1 << 18  # elements
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from .recorder import Step, Value
+from ..recorder import Step, Value
 
 Steps = list[Step]
 

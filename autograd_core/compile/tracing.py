@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..backends.numpy_backend import NumpyBackend
+from ...backends.numpy_backend import NumpyBackend
+from ..recorder import Step
+from ..tensor import Tensor
 from .places import Builder
 from .program import Program
-from .recorder import Step
-from .tensor import Tensor
 
 WRITES = {np.copyto: 0, np.dot: 2, np.concatenate: 2}
 """Functions with a place to write to that are no ufuncs → its position."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from ..tensor import TENSOR_TYPES, Tensor
 from .tape import Tape
-from .tensor import TENSOR_TYPES, Tensor
 
 Named = dict[str, Tensor]
 

@@ -11,16 +11,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..recorder import Value
+from ..tensor import TENSOR_TYPES, Tensor, asarray
+from ..transforms import tree_leaves
 from .fusion import written_by
 from .naming import host_numbers, named_storages, unique
 from .passes import reads
 from .program import Program
-from .recorder import Value
 from .static_memory import extent, owner
 from .tape import Undo
-from .tensor import TENSOR_TYPES, Tensor, asarray
 from .tracing import Traced
-from .transforms import tree_leaves
 
 LARGEST = 1024  # elements of a constant that is written out
 

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from ..backends.kernels.description import Description, Operand, Reduction, Statement, Store
-from ..backends.kernels.expressions import substitute
-from ..backends.kernels.stages import overwrites_what_it_needs
+from ...backends.kernels.description import Description, Operand, Reduction, Statement, Store
+from ...backends.kernels.expressions import substitute
+from ...backends.kernels.stages import overwrites_what_it_needs
+from ..graph import Spec
+from ..recorder import Step
 from .fusion import FLAT, Group
-from .graph import Spec
 from .passes import is_effect
-from .recorder import Step
 from .scalar_form import expressed, reduced
 
 

@@ -17,6 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from ..record import REGISTRY, raw_ops
+from ..recorder import Step
+from ..vjp import fill
 from . import bounds
 from .carrying import Library, implementation, literal
 from .fusion import FUSED
@@ -24,12 +27,9 @@ from .naming import module_paths
 from .places import _draw, _flat, _general
 from .program import Program
 from .program_state import Entry, Export, Touched
-from .record import REGISTRY, raw_ops
-from .recorder import Step
 from .rolling import LEAST, rolled
 from .static_memory import Memory, owner
 from .tracing import arrays_in, traced, unfolded, written_arrays
-from .vjp import fill
 
 TAKEN = ("STATE", "CHANGED", "INPUTS", "step", "stream", "state", "inputs", "name", "place", "start", "stop")
 STREAM = '''def stream(words):

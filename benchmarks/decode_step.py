@@ -49,7 +49,9 @@ def weights(size: dict[str, Any], seed: int) -> Iterator[tuple[str, np.ndarray]]
         dense |= {f"h.{i}.mlp.c_fc": (width, 4 * width), f"h.{i}.mlp.c_proj": (4 * width, width)}
     shapes = {"wte": (size["vocabulary"], width), "wpe": (size["places"], width)} | dense
     for name, shape in shapes.items():
-        yield f"{name}.weight", rng.standard_normal(shape, np.float32) * np.float32(0.02)
+        matrix = rng.standard_normal(shape, np.float32)
+        matrix *= 0.02
+        yield f"{name}.weight", matrix
     for name, shape in dense.items():
         yield f"{name}.bias", np.zeros(shape[1], np.float32)
     for name in norms:
@@ -149,7 +151,7 @@ def torch_network(size: dict[str, Any]) -> Any:
         def __init__(self) -> None:
             super().__init__()
             self.c_attn, self.c_proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
-            self.keys = torch.zeros(1, heads, room, width // heads)
+            self.keys = torch.zeros(1, heads, room, width // heads, device="cpu")
             self.values = torch.zeros_like(self.keys)
 
         def forward(self, x: Any, place: int) -> Any:
@@ -192,11 +194,12 @@ def torch_step(size: dict[str, Any], arrays: dict[str, np.ndarray], wrap: Callab
     """The step in PyTorch, its reading of one token passed through `wrap`."""
     import torch
 
-    model = torch_network(size).eval()
-    own = model.state_dict()
+    with torch.device("meta"):  # no memory yet: each array becomes a weight as it is drawn
+        model = torch_network(size).eval()
     for name, array in weights(size, int(arrays["seed"])):
         # PyTorch's linear layers keep their matrices the other way round.
-        own[name].copy_(torch.from_numpy(array.T if ".c_" in name else array))
+        own = np.ascontiguousarray(array.T) if ".c_" in name else array
+        model.load_state_dict({name: torch.from_numpy(own)}, strict=False, assign=True)
     prompt, read = torch.from_numpy(arrays["prompt"]), wrap(model)
 
     def best(scores: Any) -> Best:

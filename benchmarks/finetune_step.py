@@ -182,7 +182,8 @@ def retrograd_step(size: dict[str, Any], arrays: dict[str, np.ndarray], wrap: Ca
         classifier_pooling="mean",
         id2label={i: str(i) for i in range(size["classes"])},
     )
-    model = models.BertForSequenceClassification(config)
+    with nn.init.no_init():
+        model = models.BertForSequenceClassification(config)
     if size["rank"]:
         models.add_lora(model, size["rank"], size["alpha"], targets=ADAPTED)
     weights = {beside_adapters(name, size): rg.tensor(array) for name, array in arrays.items() if "." in name}

@@ -47,6 +47,7 @@ class Optimizer:
         check_disjoint(self.param_groups)
         self._programs: dict[tuple[tuple[str, ...], tuple[str, ...]], Program | None] = {}
         self._flats: list[Flat] = []
+        self._stepped: set[int] = set()  # ids of parameters that recorded steps changed
         self._slots: dict[tuple[Any, ...], dict[str, Tensor]] = {}
 
     @staticmethod
@@ -163,6 +164,7 @@ class Optimizer:
             for p in group["params"]:
                 if p.grad is not None:
                     cohorts.setdefault(self._begin(p, group)["step"], []).append(p)
+            self._stepped.update(id(p) for parameters in cohorts.values() for p in parameters)
             for cohort, parameters in enumerate(cohorts.values()):
                 advance = partial(self._advance, number, cohort, parameters)
                 recorder.host(advance)  # type: ignore[union-attr]
@@ -210,14 +212,14 @@ class Optimizer:
             kept["step"] = state.get(p, 0)
 
     def flatten(self) -> None:
-        """Lay the parameters of each cohort end to end, where the rule allows it (see `optim/flat.py`)."""
+        """Lay the parameters that recorded steps changed together end to end, where the rule allows it (`flat.py`)."""
         if not self.elementwise:
             return
         cohorts: dict[Any, list[Tensor]] = {}
         for number, group in enumerate(self.param_groups):
             for p in group["params"]:
                 state = self.state.get(p)
-                if state is not None and p.grad is not None and p.node is None:
+                if state is not None and id(p) in self._stepped and p.node is None:
                     cohorts.setdefault((number, state["step"], p.dtype, p.backend.name, tuple(state)), []).append(p)
         placed = {id(p) for flat in self._flats for p in flat.parameters}
         for parameters in cohorts.values():
@@ -316,7 +318,7 @@ class Optimizer:
         from_arrays(self, tensors, metadata, model)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_programs": {}, "_slots": {}, "_flats": []}  # made again when needed
+        return {**self.__dict__, "_programs": {}, "_slots": {}, "_flats": [], "_stepped": set()}  # made again when needed
 
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__} ("]

@@ -346,7 +346,7 @@ def test_what_compile_refuses_runs_eagerly_after_one_warning():
 
 
 def test_batches_of_too_many_shapes(monkeypatch):
-    from retrograd.autograd_core import compile as compiling
+    from retrograd.autograd_core.compile import compiled as compiling
 
     monkeypatch.setattr(compiling, "MAX_PROGRAMS", 2)
     batches = [(np.ones((n, 4), np.float32), np.zeros(n, np.int64)) for n in (2, 3, 4, 5)]
@@ -443,3 +443,14 @@ def test_history():
     assert repr(history) == "<History: 2 rows: step 2  loss 1.0000  val_accuracy 0.5000>"
     with pytest.raises(KeyError, match="no row has 'lr'"):
         history["lr"]
+
+
+def test_parameters_lie_end_to_end_though_a_step_ends_without_gradients():
+    model = rg.nn.Sequential(rg.nn.Linear(3, 4), rg.nn.Tanh(), rg.nn.Linear(4, 2))
+    optimizer = rg.optim.AdamW(model.parameters(), lr=0.01)
+    trainer = Trainer(model, optimizer, supervised(rg.nn.functional.cross_entropy), progress=False)
+    x, y = np.ones((4, 3), np.float32), np.zeros(4, np.int64)
+    trainer.fit([(x, y)], steps=3)
+    (flat,) = optimizer._flats
+    assert [id(p) for p in flat.parameters] == [id(p) for p in model.parameters()]
+    assert all(p.backend.shares_memory(p.array, flat.parameter.array) for p in model.parameters())

@@ -55,21 +55,12 @@ def count(name: str, tier: str) -> Counts:
 
     from ..autograd_core.compile.fusion import FUSED
 
-    file, workload, small = COUNTED[name]
-    module = load_module(str(HERE / file))
-    size = module.WORKLOADS[workload] | (module.SMOKE[workload] if small else {})
-    compiled: list[Any] = []
-
-    def wrap(function: Callable) -> Any:
-        compiled.append(rg.compile(function))
-        return compiled[-1]
-
     with rg.use_backend("numpy"), _tier(tier):
-        step = module.retrograd_step(size, module.data(size, np.random.default_rng(0)), wrap)
+        step, compiled = step_of(*COUNTED[name])
         for _ in range(5):  # three until there is a program, one to replay it, and one for what that makes only once
             step()
         calls, most = python_calls(step), allocated(step)
-    program = compiled[0].program
+    program = compiled.program
     return {
         "steps": len(program.steps),
         "fused groups": sum(s.record is FUSED for s in program.steps),
@@ -79,6 +70,21 @@ def count(name: str, tier: str) -> Counts:
         "python calls": calls,
         "allocated bytes": most,
     }
+
+
+def step_of(file: str, workload: str, small: bool = False) -> tuple[Callable[[], Any], Any]:
+    """A workload's compiled step, and what `rg.compile` made of it."""
+    import retrograd as rg
+
+    module = load_module(str(HERE / file))
+    size = module.WORKLOADS[workload] | (module.SMOKE[workload] if small else {})
+    compiled: list[Any] = []
+
+    def wrap(function: Callable) -> Any:
+        compiled.append(rg.compile(function))
+        return compiled[-1]
+
+    return module.retrograd_step(size, module.data(size, np.random.default_rng(0)), wrap), compiled[0]
 
 
 def grown(found: Counts, kept: Counts) -> list[str]:

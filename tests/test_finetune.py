@@ -484,7 +484,8 @@ def test_the_real_encoder_learns(data_folder: Callable[[str], Path], tmp_path: P
     splits = rg.data.trec()
     model = classification.load_classifier(folder, splits.train.names)
     tokenizer = load_tokenizer(folder)
-    train = classification.encoded(model, tokenizer, splits.train.texts[:640], splits.train.labels[:640], 64)
+    # 150 steps on a part of the texts; all of them and six epochs give 96.6 % (docs/models.md).
+    train = classification.encoded(model, tokenizer, splits.train.texts[:1600], splits.train.labels[:1600], 64)
     test = classification.encoded(model, tokenizer, splits.test.texts, None, 64)
-    classification.fine_tune(model, train, "lora", epochs=2, progress=False)
-    assert metrics.accuracy(classification.scores(model, test), splits.test.labels) >= 0.75
+    classification.fine_tune(model, train, "lora", epochs=3, progress=False)
+    assert metrics.accuracy(classification.scores(model, test), splits.test.labels) >= 0.8

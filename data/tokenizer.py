@@ -55,10 +55,10 @@ class Tokenizer(BaseTokenizer):
             FileNotFoundError: no folder, or none of the files; lists what was looked for.
             ValueError: a damaged file.
         """
-        library = _import_library()
         place = Path(folder)
         if not place.is_dir():
             raise FileNotFoundError(f"{place} is not a folder: name the one that holds the checkpoint's files")
+        library = _import_library()
         config: dict[str, Any] = {}
         for name in (SPECIAL, CONFIG):
             if (place / name).is_file():

@@ -476,7 +476,8 @@ def test_a_peer_that_hangs_is_given_up(peers, tmp_path):
 
 
 PARENT = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell starts jobs in the background without it
 from pathlib import Path
 from retrograd.benchmarks import adapters, suite
 from retrograd.benchmarks.__main__ import main

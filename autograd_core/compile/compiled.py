@@ -22,6 +22,7 @@ from ..context import current
 from ..recorder import RecordingError
 from ..tensor import TENSOR_TYPES, Tensor, asarray
 from ..transforms import tree_leaves, tree_map, tree_rebuild
+from .arena import Arena
 from .naming import argument_names
 from .program import Called, Program
 from .tape import Tape, Undo, compare, record_call
@@ -42,6 +43,7 @@ class Compiled:
         self.program: Program | None = None
         self._nests: dict[Any, Any] = {}  # signature → nest of the result
         self._first: dict[Any, Tape] = {}  # signature → the recording that waits to be confirmed
+        self._arenas: dict[str, Arena] = {}  # by backend
         self._warm = self._confirmed = False
         self._modules: dict[int, Any] = {}
         self._leaves: dict[int, Tensor] = {}
@@ -132,7 +134,8 @@ class Compiled:
         backend = next((t.backend for t in [*arguments, *tape.storages.values()]), None)
         if backend is None:
             raise RecordingError("a compiled function met no tensor: there is nothing to compile")
-        self.programs[signature] = program = Program(tape, arguments, backend)
+        arena = self._arenas.setdefault(backend.name, Arena(backend))
+        self.programs[signature] = program = Program(tape, arguments, backend, arena)
         self._nests[signature] = nest = tree_map(lambda leaf: None, result)
         program.called = Called(self.function, argument_names(self.function, args, kwargs), nest, self._lock)
         return _detached(result)

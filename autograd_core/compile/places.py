@@ -2,7 +2,8 @@
 
 Every value gets its array before the first run. A view lies in the array it is a view of; what is assigned to a storage
 is computed there where that is safe; what is laid end to end is computed in the whole; every other result takes the
-array of an input that nobody reads any more, a free one of the same form, or a new one.
+memory of an input that nobody reads any more, a free piece of about its size, or the next of the arena that the
+programs of a function share.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ import numpy as np
 from ..operations.indexing import join
 from ..recorder import Step, Value
 from ..tensor import Tensor
+from .arena import Plan, laid
 from .blocking import Instruction, blocked
 from .bounds import bound_checks
 from .fusion import FUSED, written_by
 from .lowering import Lowering, Refused
 from .passes import is_effect, reads
-from .tape import memory_order
 
 if TYPE_CHECKING:
     from .program import Program
@@ -37,9 +38,11 @@ class Builder:
         self.places: dict[int, Any] = {}
         self.root = program.root
         self.last_use: dict[int, int] = {}
-        self.free: dict[tuple[Any, ...], list[Any]] = {}
+        self.memory = None if program.arena is None else Plan(program.arena)
+        self.free: dict[tuple[Any, ...], list[Any]] = {}  # arrays to be used again where there is no arena, by form
         self.pieces: dict[int, Any] = {}  # value → its place inside a flat array
-        self.own: dict[int, Any] = {}  # root → array that may be used again when its last reader is done
+        self.own: dict[int, Any] = {}  # root → memory that may be used again when its last reader is done
+        self.lasting = {program.root[n] for _, n in program.grads if n is not None}  # what is read after a run
         self.wanted = wanted
         self.arguments = arguments
         self.groups: list[tuple[int, tuple[int, ...], Lowering]] = []  # place among the instructions, values, kernel
@@ -69,6 +72,9 @@ class Builder:
         if not self._kernels():
             return self.refused
         program.nbytes += program.scratch.nbytes
+        if self.memory is not None:
+            program.nbytes += self.memory.nbytes
+            program.buffers += self.memory.pieces
         if self.xp is np:
             program.instructions = [_named_out(i) for i in blocked(program.instructions)]
         program.results = [
@@ -86,13 +92,23 @@ class Builder:
         self.places[number] = array
         return array
 
-    def _empty(self, shape: tuple[int, ...], dtype: Any, order: tuple[int, ...] | None = None) -> Any:
+    def _empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
+        """An array that is never used again for another value."""
+        return self._new(shape, dtype)[1]
+
+    def _new(self, shape: tuple[int, ...], dtype: Any, lasting: bool = False) -> tuple[Any, Any]:
+        """Memory and an array in it: a piece of the arena, which other programs use too, or, for what lasts until the
+        next run and where there is no arena, an array of its own."""
+        nbytes = math.prod(shape) * np.dtype(dtype).itemsize
+        if self.memory is not None and not lasting:
+            piece = self.memory.take(nbytes)
+            return piece, laid(piece, shape, dtype)
+        pool = self.free.get((tuple(shape), np.dtype(dtype)))
+        if pool:
+            return (array := pool.pop()), array
         self.program.buffers += 1
-        self.program.nbytes += int(np.prod(shape)) * np.dtype(dtype).itemsize
-        if order is None:
-            return self.backend.empty(shape, dtype)
-        whole = self.backend.empty(tuple(shape[a] for a in order), dtype)
-        return whole.transpose([order.index(a) for a in range(len(shape))])
+        self.program.nbytes += nbytes
+        return (array := self.backend.empty(shape, dtype)), array
 
     def _find_last_uses(self) -> None:
         for i, step in enumerate(self.program.steps):
@@ -145,7 +161,12 @@ class Builder:
                     pieces.append((piece, start, end))
             if not pieces:
                 continue
-            array = self._put(whole, self._empty(*self.tape.specs[whole]))
+            inside = {whole, *[piece for piece, _, _ in pieces]}
+            memory, array = self._new(*self.tape.specs[whole], lasting=bool(inside & self.lasting))
+            self._put(whole, array)
+            self.last_use[whole] = max(self.last_use[n] for n in inside)
+            if not inside & self.wanted:
+                self.own[whole] = memory, array
             for piece, start, end in pieces:
                 self.pieces[piece] = array[start:end].reshape(self.tape.specs[piece][0])
 
@@ -223,16 +244,17 @@ class Builder:
     def _claim(self, i: int, step: Step, number: int) -> Any:
         """Memory for a result: that of an input which nobody reads any more, a free array of the same form, or new."""
         shape, dtype = self.tape.specs[number]
-        if self._may_overwrite(step, math.prod(shape)):
+        if number not in self.lasting and self._may_overwrite(step, math.prod(shape)):
             for n in reads(step):
                 if n in self.own and self.last_use[n] == i and self.tape.specs[n] == (shape, dtype):
                     self.own[number] = self.own.pop(n)
-                    return self.own[number]
+                    return self.own[number][1]
         # Axes lie in memory as they lay in the recorded call: there each operation found the order it is quickest in.
         order = self.tape.orders.get(number)
-        pool = self.free.get((tuple(shape), np.dtype(dtype), order))
-        array = pool.pop() if pool else self._empty(shape, dtype, order)
-        self.own[number] = array
+        lying = tuple(shape) if order is None else tuple(shape[a] for a in order)
+        memory, whole = self._new(lying, dtype, lasting=number in self.lasting)
+        array = whole if order is None else whole.transpose([order.index(a) for a in range(len(shape))])
+        self.own[number] = memory, array
         return array
 
     def _may_overwrite(self, step: Step, size: int) -> bool:
@@ -248,9 +270,11 @@ class Builder:
     def _release(self, i: int, step: Step) -> None:
         for number in {self.root[n] for n in [*reads(step), *step.outputs]}:
             if number in self.own and self.last_use[number] <= i:
-                array = self.own.pop(number)
-                key = (tuple(array.shape), np.dtype(array.dtype), memory_order(array))
-                self.free.setdefault(key, []).append(array)
+                piece, _ = self.own.pop(number)
+                if self.memory is not None and number not in self.lasting:
+                    self.memory.give(piece)
+                else:
+                    self.free.setdefault((tuple(piece.shape), np.dtype(piece.dtype)), []).append(piece)
 
     def _assign(self, step: Step) -> None:
         storage, value, *indices = [self._read(v) for v in step.inputs]

@@ -18,6 +18,7 @@ from ...backends import Backend
 from ...backends.kernels.scratch import Scratch
 from ..recorder import Step, Value
 from ..tensor import Tensor
+from .arena import Arena
 from .blocking import Instruction
 from .expansion import expand
 from .fusion import fuse
@@ -40,12 +41,21 @@ class Called(NamedTuple):
 class Program:
     """One signature of a compiled function.
 
-    `steps` are what is left of the recording, `instructions` what a run calls, `nbytes` what its own arrays take, of
-    which there are `buffers`.
+    `steps` are what is left of the recording, `instructions` what a run calls, `nbytes` what its values take, in
+    `buffers` pieces. They lie in the arena of its function, over those of the other programs, or have memory of their
+    own where there is no arena.
     """
 
-    def __init__(self, tape: Tape, arguments: Sequence[Tensor], backend: Backend, builder: type[Builder] = Builder):
+    def __init__(
+        self,
+        tape: Tape,
+        arguments: Sequence[Tensor],
+        backend: Backend,
+        arena: Arena | None = None,
+        builder: type[Builder] = Builder,
+    ):
         self.backend = backend
+        self.arena = arena
         self.tape = tape
         generating = backend.fuses()
         steps = expand(tape) if generating else tape.steps
@@ -84,6 +94,8 @@ class Program:
             call()
         for i, (generator, n) in enumerate(zip(self.tape.generators, self.tape.reserved, strict=True)):
             self.streams[i] = (generator.stream.key, generator.stream.reserve(n))
+        for leaf, _ in self.grad_results:
+            leaf.grad = None  # what the call before left need not be there beside what this one makes
         with np.errstate(all="ignore"):
             for call, places in self.instructions:
                 call(*places)

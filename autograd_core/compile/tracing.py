@@ -30,7 +30,7 @@ class Traced(NamedTuple):
 def traced(program: Program) -> Traced:
     """Plan a program's recording for NumPy without generated kernels."""
     places = [Tensor(place) for place in program.input_places]
-    plan = Program(program.tape, places, _ArrayTier(), _Tracer)
+    plan = Program(program.tape, places, _ArrayTier(), builder=_Tracer)
     tracer: _Tracer = plan.tracer  # type: ignore[attr-defined]
     return Traced(plan, tracer.places, tracer.calls)
 

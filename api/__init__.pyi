@@ -23,7 +23,7 @@ from numpy import uint32 as uint32
 from numpy import uint64 as uint64
 from numpy.typing import DTypeLike
 from retrograd.autograd_core.backward import backward as backward
-from retrograd.autograd_core.compile import compile as _compile
+from retrograd.autograd_core.compile.compiled import compile as _compile
 from retrograd.autograd_core.context import current_backend as current_backend
 from retrograd.autograd_core.context import detect_anomaly as detect_anomaly
 from retrograd.autograd_core.context import enable_grad as enable_grad

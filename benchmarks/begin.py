@@ -51,7 +51,7 @@ def begin(living: Peers, work: suite.Workload, peer: str, threads: int, folder: 
 def first_replay(answer: dict[str, Any]) -> dict[str, float]:
     """From the first call to the first replay, without what the steps themselves take: {} for a peer that is eager.
 
-    >>> first_replay({"seconds": [1.0, 1.0, 2.0, 0.1, 0.1], "eager": 0.5})
+    >>> first_replay({"seconds": [1.0, 1.0, 2.0, 0.25, 0.25], "eager": 0.5})
     {'first_replay': 2.5}
     """
     if "eager" not in answer:

@@ -198,6 +198,7 @@ def retrograd_step(size: dict[str, Any], arrays: dict[str, np.ndarray], wrap: Ca
     def train(tokens: Any, mask: Any, labels: Any) -> Any:
         optimizer.zero_grad()
         loss = model(tokens, mask, labels=labels).loss
+        assert loss is not None
         loss.backward()
         nn.utils.clip_grad_norm_(trained, CLIP)
         optimizer.step()

@@ -139,7 +139,7 @@ def _names(config: dict[str, Any], role: str) -> tuple[str, ...]:
 
 def _import_library() -> Any:
     try:
-        import tokenizers
+        import tokenizers  # pyright: ignore[reportMissingImports]
     except ImportError:
         raise ImportError(
             "the tokenizer of a checkpoint needs the `tokenizers` library, which is not installed: "

@@ -30,6 +30,7 @@ class Decoder:
         batch: how many sequences. room: tokens of each, at most the places of the model.
 
     Example:
+        >>> import numpy as np
         >>> import retrograd as rg
         >>> from retrograd.models import GPT2Config, GPT2LMHeadModel
         >>> from retrograd.models.decoder import Decoder

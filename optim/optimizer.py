@@ -265,7 +265,7 @@ class Optimizer:
         for name, tensor in kept.items():
             if tensor is not states[name]:
                 recorder.assign(states[name], tensor)
-                states[name].cell[0] += 1
+                states[name].cell[0] += 1  # type: ignore[index]
         program.run(arrays, [t.array.item() for t in slots.values()])
         p.cell[0] += 1  # type: ignore[index]
         return True
@@ -318,7 +318,8 @@ class Optimizer:
         from_arrays(self, tensors, metadata, model)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_programs": {}, "_slots": {}, "_flats": [], "_stepped": set()}  # made again when needed
+        made_again = {"_programs": {}, "_slots": {}, "_flats": [], "_stepped": set()}
+        return self.__dict__ | made_again
 
     def __repr__(self) -> str:
         lines = [f"{type(self).__name__} ("]

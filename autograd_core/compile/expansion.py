@@ -40,7 +40,7 @@ WRITTEN: dict[str, Callable[..., Any]] = {"linear": _linear}
 class Written(NamedTuple):
     """A record on inputs of certain shapes: what was recorded, and which numbers there are the inputs and results."""
 
-    tape: Recorder
+    tape: Tape
     inputs: list[int]
     outputs: list[int]
 
@@ -168,8 +168,8 @@ def _instance(step: Step, written: Written, tape: Tape, constants: dict[int, int
         if own not in numbers:
             numbers[own] = len(tape.specs)
             tape.specs.append(spec)
-            if own in inner.storages:  # type: ignore[attr-defined]
-                numbers[own] = constants[own] = _constant(tape, numbers[own], inner.storages[own])  # type: ignore[attr-defined]
+            if own in inner.storages:
+                numbers[own] = constants[own] = _constant(tape, numbers[own], inner.storages[own])
     steps = [
         s._replace(
             inputs=tuple(Value(numbers[v.number]) if isinstance(v, Value) else v for v in s.inputs),

@@ -95,8 +95,8 @@ def attention_weights(
     """
     _check(None, query, key, key, mask, is_causal, scale)
     causal = _causal(ops, query, key) if is_causal else None
-    single = widened(ops, query, key)
-    return rounded(ops, _probabilities(ops, *single, mask, causal, _scale(query, scale)), query)
+    query_, key_ = widened(ops, query, key)
+    return rounded(ops, _probabilities(ops, query_, key_, mask, causal, _scale(query, scale)), query)
 
 
 # -- the fast path: arrays (batch, heads, length, width), in blocks ----------------------------------------------------

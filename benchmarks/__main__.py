@@ -25,7 +25,8 @@ def main(arguments: list[str] | None = None, subjects: Sequence[str] = suite.SUB
     given = sys.argv[1:] if arguments is None else arguments
     runs.say(f"{datetime.date.today()}, `{shlex.join(['python', '-m', 'retrograd.benchmarks', *given])}`  ")
     try:
-        workloads = suite.load(options.workload, options.smoke)
+        everything = options.smoke or options.peer or options.begin
+        workloads = suite.load(options.workload or suite.names(long=bool(everything)), options.smoke)
         if file:
             journal.read(file)  # a file of something else is refused before anything is started
     except ValueError as error:
@@ -49,7 +50,7 @@ def _parser(known: list[str], subjects: Sequence[str]) -> argparse.ArgumentParse
         prog="python -m retrograd.benchmarks",
         description="Times our steps against those of other libraries, in separate processes, after checking that they "
         "compute the same.",
-        epilog=f"Workloads: {', '.join(suite.names())}.",
+        epilog=f"Workloads: {', '.join(suite.names())}. Without arguments all but the last three, against PyTorch.",
     )
     parser.add_argument(
         "--workload", action="append", default=[], metavar="NAME", help="only this one; may be given several times"

@@ -39,6 +39,9 @@ FILES: tuple[str | Path, ...] = (
     "finetune_step.py", "decode_step.py",
 )  # fmt: skip
 
+LONG = ("finetune_step.py", "decode_step.py")
+"""Files whose workloads take minutes each: a run that names neither workloads nor peers leaves them out."""
+
 SUBJECTS: tuple[str, ...] = ("retrograd", "retrograd-numpy", "retrograd-jit")
 DEFAULT_PEERS: tuple[str, ...] = ("torch",)
 
@@ -58,9 +61,10 @@ class Workload(NamedTuple):
     weights: int  # how many numbers are trained
 
 
-def names() -> list[str]:
-    """Every workload, in the order of the tables."""
-    return [name for file in FILES for name in load_module(str(HERE / file)).WORKLOADS]
+def names(long: bool = True) -> list[str]:
+    """Every workload, in the order of the tables; without those of LONG if that is asked for."""
+    files = [file for file in FILES if long or file not in LONG]
+    return [name for file in files for name in load_module(str(HERE / file)).WORKLOADS]
 
 
 def load(wanted: Sequence[str] = (), smoke: bool = False) -> list[Workload]:

@@ -109,11 +109,14 @@ class Tape(Recorder):
 
 
 def memory_order(array: Any) -> tuple[int, ...] | None:
-    """The axes of an array without gaps from the slowest to the quickest, None where that is their own order."""
+    """The axes of an array from the slowest to the quickest, None where that is their own order or there is none."""
     if type(array) is not np.ndarray or array.flags.c_contiguous or array.ndim < 2:
         return None
+    long = [s for n, s in zip(array.shape, array.strides, strict=True) if n > 1]
+    if len(set(long)) < len(long) or min(long, default=1) <= 0:  # broadcast or turned round
+        return None
     order = tuple(sorted(range(array.ndim), key=lambda axis: -array.strides[axis]))
-    return order if array.transpose(order).flags.c_contiguous else None
+    return None if order == tuple(range(array.ndim)) else order
 
 
 class Undo:

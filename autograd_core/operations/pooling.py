@@ -77,6 +77,9 @@ def _max_pool2d_rule(ops, needs, g, x, index, kernel_size, stride, padding, dila
     if index is None:
         _, index = _max_pool2d_fast(ops, x, kernel_size, stride, padding, dilation, ceil_mode)
     whole = ops.xp.zeros_like(x, shape=tuple(n + sum(p) for n, p in zip(x.shape, _widths(x, w), strict=True)))
+    if tuple(s // g.dtype.itemsize for s in g.strides) != tuple(s // index.dtype.itemsize for s in index.strides):
+        g, given = ops.xp.empty_like(index, dtype=g.dtype), g  # two orders at once are slower than a copy
+        g[...] = given
     for number, place in enumerate(w.elements()):
         target = whole[(..., *place)]
         if _apart(w):

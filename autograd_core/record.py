@@ -106,6 +106,7 @@ class Record:
         self.casts = self.sharing != () and (self.floating or self.variadic is not None or len(self.inputs) > 1)
         self.moves = kind in ("movement", "indexing") and bool(self.inputs)
         self.ordered = tuple(self.rule_of(i) for i in range(len(self.inputs)))
+        self.by_hand = _Resolved(self._by_hand)
         self.impl = _Resolved(self._implementation)
         self.first_order = _Resolved(self._first_order)
         self.save: dict[tuple[bool, ...] | bool, Callable] = _Savers(self)
@@ -152,8 +153,8 @@ class Record:
             "'<input>_shape'"
         )
 
-    def _implementation(self, array_type: type) -> Callable | None:
-        """The fastest forward allowed for an array type: its backend's kernel, the hand-written one, the reference."""
+    def _by_hand(self, array_type: type) -> Callable | None:
+        """The fastest forward that is not generated: the backend's kernel, the hand-written one, or the reference."""
         backend = BACKEND_BY_TYPE[array_type]
         reference = kernel_tier(backend) == "reference"
         if self.kind == "fused" and reference:
@@ -165,15 +166,19 @@ class Record:
         if self.kind not in ("fused", "random"):
             return array_function(self, backend.xp) or written
         if self.fast:
-            written = partial(self.fast, raw_ops(array_type))
-        elif self.residuals and self.kind == "fused":  # a random record's forward gives its residuals itself
-            plain = written
-            written = lambda *a, **k: (plain(*a, **k), *[None] * len(self.residuals))  # noqa: E731
-        if self._on_kernels(backend):
-            from .compile.eager_kernels import QuickForward
-
-            return QuickForward(self, backend, written)
+            return partial(self.fast, raw_ops(array_type))
+        if self.residuals and self.kind == "fused":  # a random record's forward gives its residuals itself
+            return lambda *a, **k: (written(*a, **k), *[None] * len(self.residuals))
         return written
+
+    def _implementation(self, array_type: type) -> Callable | None:
+        """What an eager call runs: generated kernels where the backend makes them, else what `by_hand` says."""
+        by_hand, backend = self.by_hand[array_type], BACKEND_BY_TYPE[array_type]
+        if by_hand is None or self.name in backend.kernels or not self._on_kernels(backend):
+            return by_hand
+        from .compile.eager_kernels import QuickForward
+
+        return QuickForward(self, backend, by_hand)
 
     def _first_order(self, array_type: type) -> Callable | None:
         """The joint rule on arrays of that type: on kernels where the backend generates them."""
@@ -182,7 +187,7 @@ class Record:
             return self.joint
         from .compile.eager_kernels import QuickRule
 
-        return QuickRule(self, backend)
+        return QuickRule(self, backend, self.joint)
 
     def _on_kernels(self, backend: Any) -> bool:
         return self.kind == "fused" and not self.multiple and bool(self.samples) and backend.generates()

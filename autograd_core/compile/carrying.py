@@ -331,12 +331,12 @@ def _number(value: Any) -> str:
 def implementation(rec: Record) -> tuple[Any, bool]:
     """What computes a record with NumPy alone on the tier `array`, and whether it gives several values.
 
-    This is `rec.impl[np.ndarray]` without the wrapping that only the engine needs.
+    This is `rec.by_hand[np.ndarray]` without the wrapping that only the engine needs.
     """
     if rec.kind not in ("fused", "random"):
         return array_function(rec, np) or partial(rec.forward, np), rec.multiple
     ops = raw_ops(np.ndarray)
-    if rec.fast and rec.impl[np.ndarray] is not None:
+    if rec.fast and rec.by_hand[np.ndarray] is not None:
         return partial(rec.fast, ops), rec.multiple or bool(rec.residuals)
     return partial(rec.forward, ops), rec.multiple or (bool(rec.residuals) and rec.kind == "random")
 

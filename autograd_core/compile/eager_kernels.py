@@ -29,72 +29,73 @@ from .program import Program
 MAX_PROGRAMS = 256  # of one record; shapes beyond that are computed by hand
 
 
-class QuickForward:
-    """The forward of a fused record on raw arrays: its program for these shapes, or `otherwise`."""
+class _Quick:
+    """The programs of one record's calls, by shapes, dtypes and everything else that they depend on."""
 
-    def __init__(self, rec: Any, backend: Any, otherwise: Callable[..., Any]):
-        self.record, self.backend, self.otherwise = rec, backend, otherwise
+    def __init__(self, rec: Any, backend: Any, by_hand: Callable[..., Any]):
+        self.record, self.backend, self.by_hand = rec, backend, by_hand
         self.programs: dict[Any, Rebound | None] = {}
 
-    def __call__(self, *arrays: Any, **attributes: Any) -> Any:
+    def _program(self, key: Any, *call: Any) -> Rebound | None:
+        """The program for a key, made from the call where it is the first; None where the hand-written form serves."""
         if not current().plain:
-            return self.otherwise(*arrays, **attributes)
-        key = (*[a if a is None else (a.shape, a.dtype.char) for a in arrays], *attributes.items())
+            return None
         try:
-            program = self.programs[key]
+            return self.programs[key]
         except KeyError:
-            program = self._made(key, arrays, attributes)
+            if len(self.programs) >= MAX_PROGRAMS:
+                return None
+            self.programs[key] = None
+            self.programs[key] = made = self._made(*call)
+            return made
         except TypeError:  # an attribute that cannot be a key
-            program = None
+            return None
+
+    def _made(self, *call: Any) -> Rebound | None:
+        raise NotImplementedError
+
+
+class QuickForward(_Quick):
+    """The forward of a fused record on raw arrays: its program for these shapes, or `by_hand`."""
+
+    def __call__(self, *arrays: Any, **attributes: Any) -> Any:
+        key = (*[a if a is None else (a.shape, a.dtype.char) for a in arrays], *attributes.items())
+        program = self._program(key, arrays, attributes)
         if program is None:
-            return self.otherwise(*arrays, **attributes)
+            return self.by_hand(*arrays, **attributes)
         (out,) = program([a for a in arrays if a is not None])
         rec = self.record
         return (out, *[None] * len(rec.residuals)) if rec.residuals else out
 
-    def _made(self, key: Any, arrays: Sequence[Any], attributes: dict[str, Any]) -> Rebound | None:
-        def step() -> Step:
-            numbers = iter(range(len(arrays)))
-            inputs = tuple(None if a is None else Value(next(numbers)) for a in arrays)
-            return Step(self.record, inputs, self.record.defaults | attributes, (), "")
+    def _made(self, arrays: Sequence[Any], attributes: dict[str, Any]) -> Rebound | None:
+        given = [a for a in arrays if a is not None]
+        if not _suited(given):
+            return None
+        numbers = iter(range(len(given)))
+        inputs = tuple(None if a is None else Value(next(numbers)) for a in arrays)
+        return _rebound(Step(self.record, inputs, self.record.defaults | attributes, (), ""), given, (), self.backend)
 
-        return _remember(self.programs, key, arrays, step, self.backend, lambda: ())
 
-
-class QuickRule:
-    """The joint rule of a fused record on raw arrays: its program for these shapes, or the rule itself."""
-
-    def __init__(self, rec: Any, backend: Any):
-        self.record, self.backend, self.rule = rec, backend, rec.joint
-        self.programs: dict[Any, Rebound | None] = {}
+class QuickRule(_Quick):
+    """The joint rule of a fused record on raw arrays: its program for these shapes, or `by_hand`, the rule itself."""
 
     def __call__(self, ops: Any, needs: tuple[bool, ...], *values: Any) -> Sequence[Any]:
-        if not current().plain:
-            return self.rule(ops, needs, *values)
         key = (needs, *[(v.shape, v.dtype.char) if type(v) is np.ndarray else v for v in values])
-        try:
-            program = self.programs[key]
-        except KeyError:
-            program = self._made(key, ops, needs, values)
-        except TypeError:
-            program = None
+        program = self._program(key, ops, needs, values)
         if program is None:
-            return self.rule(ops, needs, *values)
+            return self.by_hand(ops, needs, *values)
         found = iter(program([v for v in values if type(v) is np.ndarray]))
         return [next(found) if need else None for need in needs]
 
-    def _made(self, key: Any, ops: Any, needs: tuple[bool, ...], values: Sequence[Any]) -> Rebound | None:
-        arrays = [v for v in values if type(v) is np.ndarray]
-
-        def step() -> Step:
-            layout = [HOLE if type(v) is np.ndarray else v for v in values]
-            inputs = tuple(map(Value, range(len(arrays))))
-            return Step(vjp_record(self.record), inputs, {"layout": layout, "needs": needs}, (), "")
-
-        def shapes() -> Any:  # of the gradients: what the rule itself gives
-            return [(g.shape, g.dtype) for g in self.rule(ops, needs, *values) if g is not None]
-
-        return _remember(self.programs, key, arrays, step, self.backend, shapes)
+    def _made(self, ops: Any, needs: tuple[bool, ...], values: Sequence[Any]) -> Rebound | None:
+        given = [v for v in values if type(v) is np.ndarray]
+        if not _suited(given):
+            return None
+        layout = [HOLE if type(v) is np.ndarray else v for v in values]
+        inputs = tuple(map(Value, range(len(given))))
+        outs = [(g.shape, g.dtype) for g in self.by_hand(ops, needs, *values) if g is not None]
+        step = Step(vjp_record(self.record), inputs, {"layout": layout, "needs": needs}, (), "")
+        return _rebound(step, given, outs, self.backend)
 
 
 class Rebound:
@@ -143,35 +144,21 @@ class Rebound:
             return [a.copy() if fresh is None else a for a, fresh in zip(given[n:], bound[n:], strict=True)]
 
 
-def _remember(
-    programs: dict[Any, Rebound | None],
-    key: Any,
-    arrays: Sequence[Any],
-    step: Callable[[], Step],
-    backend: Any,
-    outs: Callable[[], Any],
-) -> Rebound | None:
-    """Make the program for a key; None, and that is remembered too, where the hand-written form serves better."""
-    if len(programs) >= MAX_PROGRAMS:
-        return None
-    programs[key] = None
-    given = [a for a in arrays if a is not None]
-    floats = {a.dtype.char for a in given if a.dtype.kind == "f"}
-    if floats == {"f"} and all(a.size for a in given):
-        programs[key] = _program(step(), [(a.shape, a.dtype) for a in given], outs(), backend)
-    return programs[key]
+def _suited(arrays: Sequence[Any]) -> bool:
+    """Whether kernels are made for such arrays: single precision, and not empty."""
+    return {a.dtype.char for a in arrays if a.dtype.kind == "f"} == {"f"} and all(a.size for a in arrays)
 
 
-def _program(step: Step, specs: list[Any], outs: Any, backend: Any) -> Rebound | None:
+def _rebound(step: Step, arrays: Sequence[Any], outs: Sequence[Any], backend: Any) -> Rebound | None:
+    """The program of one step on arrays like these; None where the hand-written form serves better."""
+    specs = [(a.shape, a.dtype) for a in arrays]
     every = iter(specs)
     written = written_out(step, [None if v is None else next(every) for v in step.inputs], outs)
-    if written is None:
+    if written is None or any(s.record is not None and s.record.kind == "contraction" for s in written.tape.steps):
         return None
     tape = written.tape
     tape.inputs, tape.outputs = written.inputs, [Value(n) for n in written.outputs]
     program = Program(tape, [Tensor(np.empty(*spec)) for spec in specs], backend)
-    if any(s.record is not None and s.record.kind == "contraction" for s in program.steps):
-        return None
     groups = [s.attributes["group"] for s in program.steps if s.record is FUSED]
     several = any(len([m for m in g.members if m.record and m.record.name not in FLAT]) > 1 for g in groups)
     return Rebound(program) if several else None

@@ -131,7 +131,7 @@ class Builder:
             if self.tape.specs[value] != self.tape.specs[storage]:
                 continue
             maker = self.program.steps[start]
-            ufunc = maker.record is not None and isinstance(maker.record.impl[self.backend.array_type], np.ufunc)
+            ufunc = maker.record is not None and isinstance(maker.record.by_hand[self.backend.array_type], np.ufunc)
             memory = self.root[storage]
             between = self.program.steps[start + (1 if ufunc else 0) : i]
             touched = any(self.root[n] == memory for s in between for n in reads(s))
@@ -262,7 +262,7 @@ class Builder:
         rec = step.record
         assert rec is not None
         if rec is not FUSED:
-            return isinstance(rec.impl[self.backend.array_type], np.ufunc)
+            return isinstance(rec.by_hand[self.backend.array_type], np.ufunc)
         memory = [self.root[n] for n in reads(step)]
         group = step.attributes["group"]
         return size == group.size and not group.has_row_values and len(set(memory)) == len(memory)
@@ -286,7 +286,7 @@ class Builder:
         """The calls of a step: of a ufunc with a place to write to, those of the record's `into`, any other's."""
         rec = step.record
         assert rec is not None
-        call = rec.impl[self.backend.array_type] or rec.as_written(self.backend.array_type)
+        call = rec.by_hand[self.backend.array_type] or rec.as_written(self.backend.array_type)
         several = rec.multiple or bool(rec.residuals)
         if rec.kind == "random":
             place = self.tape.draws[step.attributes["counter"]]

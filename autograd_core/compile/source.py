@@ -59,13 +59,13 @@ class _Writer:
         self.program, self.calls = plan.program, plan.calls
         self.touched = Touched(plan, self.called.function)
         self.numbers = self.touched.numbers
-        self.library = Library(TAKEN)
+        self.carried = Library(TAKEN)
         buffers = [array for array in plan.places.values() if id(owner(array)) not in self.touched.constants]
         scratch = [array for call, places, _ in self.calls for array in written_arrays(call, places)]
         met = [array for _, places, _ in self.calls for array in arrays_in(places)]
         met += [array for check in self.program.checks for array in arrays_in(check.args)]
-        self.memory = Memory(self.library.fresh, buffers, scratch, met, literal)
-        self.library.array = self.memory.text
+        self.memory = Memory(self.carried.fresh, buffers, scratch, met, literal)
+        self.carried.array = self.memory.text
 
     def export(self) -> Export:
         entries = self.touched.entries()
@@ -83,13 +83,13 @@ class _Writer:
         tables = self._tables(entries, arguments)
         step = self._step(tables)
         parts = [
-            self.library.text(),
+            self.carried.text(),
             f"# {'-' * 116}\n# Memory: what lies where, made once.\n\n" + "\n".join(self.memory.lines),
             "\n\n".join(_table(name, table) for name, table in tables.items() if table),
             STREAM if self.tape.generators else "",
             step,
         ]
-        head = f"{self._heading(entries, arguments)}\n\n{self.library.imported()}"
+        head = f"{self._heading(entries, arguments)}\n\n{self.carried.imported()}"
         text = "\n\n\n".join([head, *[part for part in parts if part]]) + "\n"
         entries = [entry._replace(before=None, after=None) for entry in entries]  # the memory may go
         return Export(text, entries, arguments, self.numbers)
@@ -133,9 +133,9 @@ class _Writer:
     def _lines(self, calls: Sequence[Any]) -> list[str]:
         """The lines of a step; those of its blocks as a loop."""
         if len(calls) > LEAST:
-            self.library.array = self.memory.spelled
+            self.carried.array = self.memory.spelled
             loop = rolled([self._line(*call) for call in calls])
-            self.library.array = self.memory.text
+            self.carried.array = self.memory.text
             if loop is not None:
                 return loop
         return [self._line(*call) for call in calls]
@@ -155,7 +155,7 @@ class _Writer:
             return f"{self._text(array)}[{self._index(places[0])}] = {self._text(places[1])}"
         if isinstance(call, np.ufunc) and len(places) == call.nin + 1 == call.nin + call.nout:
             places, words = places[:-1], {"out": places[-1], **words}
-        return self._call(self.library.expression(call), places, words)
+        return self._call(self.carried.expression(call), places, words)
 
     def _record(
         self, step: Step, inputs: Sequence[Any], attributes: Mapping[str, Any], outs: Any, raw: Any = ()
@@ -172,14 +172,14 @@ class _Writer:
             left, pick = ", ".join(next(given) if need else "_" for need in needs), ""
             if len(targets) == 1:
                 left, pick = targets[0], f"[{needs.index(True)}]"
-            name = self.library.expression(rule, rec.name.replace(".vjp", "_rule"))
+            name = self.carried.expression(rule, rec.name.replace(".vjp", "_rule"))
             return f"{left} = {self._call(name, values, {})}{pick}"
         call, several = implementation(rec)
         call, given, words = unfolded(partial(call, *inputs, **attributes), ())
-        text = self._call(self.library.expression(call, f"{rec.name}_forward"), given, _told(call, words), raw)
+        text = self._call(self.carried.expression(call, f"{rec.name}_forward"), given, _told(call, words), raw)
         if not several:
             return f"{targets[0]} = {text}"
-        flat = self.library.expression(_flat)
+        flat = self.carried.expression(_flat)
         return f"{', '.join(targets)} = {flat}({text})" if len(targets) > 1 else f"{targets[0]} = {flat}({text})[0]"
 
     def _call(self, name: str, places: Sequence[Any], words: Mapping[str, Any], raw: Any = ()) -> str:
@@ -188,7 +188,7 @@ class _Writer:
         return f"{name}({', '.join(given)})"
 
     def _text(self, value: Any) -> str:
-        return self.library.expression(value)
+        return self.carried.expression(value)
 
     def _index(self, index: Any) -> str:
         parts = index if isinstance(index, tuple) else (index,)
@@ -197,14 +197,14 @@ class _Writer:
     def _check(self, check: Any) -> str:
         rec, _, arrays, attributes = check.args
         assert check.func is bounds._check
-        name = self.library.expression(rec.check, f"check_{rec.name}")
+        name = self.carried.expression(rec.check, f"check_{rec.name}")
         return self._call(name, [self.program.backend, *arrays], _told(rec.check, attributes))
 
     def _result(self) -> str:
         values = iter(
             [f"{self._text(value)}.copy()" if copied else self._text(value) for value, copied in self.program.results]
         )
-        return _nest(self.called.result, values, self.library)
+        return _nest(self.called.result, values, self.carried)
 
     # -- tables --------------------------------------------------------------------------------------------------------
 

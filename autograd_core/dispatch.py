@@ -138,13 +138,8 @@ def _with_attributes(rec: Record) -> Callable:
             if forward_again:
                 node.inputs = args_
         result = _made(out, node)
-        if (
-            rec.moves
-            and result.cell is not cell
-            and type(out) is array_type
-            and BACKEND_BY_TYPE[array_type].shares_memory(out, array)
-        ):
-            result.cell = cell
+        if rec.moves:
+            _share_version(result, x, array_type)
         return result
 
     return call
@@ -187,6 +182,17 @@ def _made(array: Any, node: Any) -> Tensor:
         result.requires_grad = True
         result.cell = None
     return result
+
+
+def _share_version(result: Tensor, operand: Tensor, array_type: type) -> None:
+    """What a movement gives has the version of its operand where it lies in its memory."""
+    out, cell = result.array, operand.cell
+    if (
+        result.cell is not cell
+        and type(out) is array_type
+        and BACKEND_BY_TYPE[array_type].shares_memory(out, operand.array)
+    ):
+        result.cell = cell
 
 
 def _static(value: Any) -> Any:
@@ -281,13 +287,8 @@ def apply(rec: Record, inputs: tuple[Any, ...], attributes: dict[str, Any]) -> A
             result = _made(out, None)
         else:
             result = _made(out, Output(node, index) if rec.multiple else node)
-        if (
-            rec.moves
-            and result.cell is not (cell := inputs[0].cell)
-            and type(out) is array_type
-            and BACKEND_BY_TYPE[array_type].shares_memory(out, arrays[0])
-        ):
-            result.cell = cell
+        if rec.moves:
+            _share_version(result, inputs[0], array_type)
         results.append(result)
     if not mode.plain:
         if mode.anomaly:

@@ -22,6 +22,8 @@ from typing import Any, Literal, NamedTuple, NoReturn
 
 import numpy as np
 
+from ..backends.whole_files import whole_file
+
 HEADER_LIMIT = 100_000_000
 """Longest header in bytes, the same limit as in the library: parsing is the one place where a file costs memory."""
 
@@ -101,24 +103,12 @@ def write(path: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, s
         >>> arrays["w"].dtype, arrays["w"].tolist(), metadata
         (dtype('float32'), [[1.0, 0.0], [0.0, 1.0]], {'epoch': '3'})
     """
-    # Through a symbolic link, or the link itself would be replaced by a file.
-    target = os.path.realpath(os.fspath(path))
     header, order = _plan(arrays, metadata, os.fspath(path))
-    temporary = os.path.join(os.path.dirname(target), f".{os.getpid()}-{os.urandom(6).hex()}.safetensors.tmp")
-    # Not tempfile: it makes files that only the owner may read, whatever the umask says.
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(header)
-            for name in order:
-                file.write(_bytes(arrays[name]))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    _sync_folder(os.path.dirname(target))
+    with whole_file(path) as file:
+        file.write(header)
+        for name in order:
+            file.write(_bytes(arrays[name]))
+    _sync_folder(os.path.dirname(os.path.realpath(os.fspath(path))))
 
 
 def pack(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> bytes:

@@ -6,6 +6,8 @@ import json
 import os
 from typing import Any
 
+from ..backends.whole_files import whole_file
+
 Path = str | os.PathLike[str]
 
 
@@ -14,18 +16,8 @@ def write_text(path: Path, text: str) -> None:
 
     Raises OSError where the file system refuses; the old file, if any, is untouched then.
     """
-    target = os.path.realpath(os.fspath(path))
-    temporary = os.path.join(os.path.dirname(target), f".{os.getpid()}-{os.urandom(6).hex()}.tmp")
-    try:
-        with open(temporary, "x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        raise
+    with whole_file(path) as file:
+        file.write(text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:

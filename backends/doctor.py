@@ -17,6 +17,7 @@ from . import arithmetic, blas
 from .errors import BackendError
 from .registry import default_backend, discover, get_backend
 from .tiers import kernel_tier
+from .whole_files import whole_file
 
 # What retrograd uses where it is installed, and the extra that installs it.
 OPTIONAL = {
@@ -84,15 +85,8 @@ def as_json(value: Any) -> str:
 
 def write_json(value: Any, path: str | os.PathLike[str]) -> None:
     """Write JSON to a file: whole, or not at all. Raises OSError."""
-    part = f"{os.fspath(path)}.{os.getpid()}.part"
-    try:
-        with open(part, "w", encoding="utf-8") as file:
-            file.write(as_json(value))
-        os.replace(part, path)
-    except OSError:
-        if os.path.exists(part):
-            os.remove(part)
-        raise
+    with whole_file(path) as file:
+        file.write(as_json(value).encode())
 
 
 def processor() -> str:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from .adam import jax_step, numpy_adam, tinygrad_step
+from .variants import of_retrograd, of_torch
 
 THREADS = None
 TOLERANCE = 1e-3
@@ -119,18 +120,6 @@ def retrograd_step(size: dict[str, Any], arrays: dict[str, np.ndarray], wrap: Ca
     return lambda: train(*next(pairs))
 
 
-def with_retrograd(size: dict[str, Any], arrays: dict[str, np.ndarray]) -> Callable[[], Any]:
-    """The step in retrograd, eager."""
-    return retrograd_step(size, arrays, lambda train: train)
-
-
-def with_compiled(size: dict[str, Any], arrays: dict[str, np.ndarray]) -> Callable[[], Any]:
-    """The step under `rg.compile`."""
-    import retrograd as rg
-
-    return retrograd_step(size, arrays, rg.compile)
-
-
 def torch_step(size: dict[str, Any], arrays: dict[str, np.ndarray], wrap: Callable[..., Any]) -> Callable[[], Any]:
     """The step in PyTorch, its loss passed through `wrap`: channels last and the fused Adam are the faster ones."""
     import torch
@@ -160,18 +149,6 @@ def torch_step(size: dict[str, Any], arrays: dict[str, np.ndarray], wrap: Callab
         return loss
 
     return step
-
-
-def with_torch(size: dict[str, Any], arrays: dict[str, np.ndarray]) -> Callable[[], Any]:
-    """The step in PyTorch eager."""
-    return torch_step(size, arrays, lambda loss_of: loss_of)
-
-
-def with_torch_compiled(size: dict[str, Any], arrays: dict[str, np.ndarray]) -> Callable[[], Any]:
-    """The step with `torch.compile`."""
-    import torch
-
-    return torch_step(size, arrays, torch.compile)
 
 
 Layers = dict[str, Callable[..., Any]]
@@ -303,11 +280,8 @@ def with_tinygrad(size: dict[str, Any], arrays: dict[str, np.ndarray]) -> Callab
 
 
 PEERS = {
-    "retrograd": with_retrograd,
-    "retrograd-numpy": with_compiled,
-    "retrograd-jit": with_compiled,
-    "torch": with_torch,
-    "torch-compiled": with_torch_compiled,
+    **of_retrograd(retrograd_step),
+    **of_torch(torch_step),
     "jax": with_jax,
     "autograd": with_autograd,
     "mygrad": with_mygrad,

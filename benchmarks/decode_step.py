@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from .variants import of_torch
+
 THREADS = None
 TOLERANCE = 1e-5  # of a number below 50,000, less than 1: the same token
 
@@ -217,22 +219,9 @@ def torch_step(size: dict[str, Any], arrays: dict[str, np.ndarray], wrap: Callab
     return endless(start, following, size)
 
 
-def with_torch(size: dict[str, Any], arrays: dict[str, np.ndarray]) -> Callable[[], Best]:
-    """The step in PyTorch eager."""
-    return torch_step(size, arrays, lambda model: model)
-
-
-def with_torch_compiled(size: dict[str, Any], arrays: dict[str, np.ndarray]) -> Callable[[], Best]:
-    """The step with `torch.compile`."""
-    import torch
-
-    return torch_step(size, arrays, torch.compile)
-
-
 PEERS = {
     "retrograd": with_retrograd,
     "retrograd-numpy": with_compiled,
     "retrograd-jit": with_compiled,
-    "torch": with_torch,
-    "torch-compiled": with_torch_compiled,
+    **of_torch(torch_step),
 }

@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from .variants import of_retrograd, of_torch
+
 THREADS = None
 TOLERANCE = 1e-3
 
@@ -207,18 +209,6 @@ def retrograd_step(size: dict[str, Any], arrays: dict[str, np.ndarray], wrap: Ca
     return lambda: train(*next(triples))
 
 
-def with_retrograd(size: dict[str, Any], arrays: dict[str, np.ndarray]) -> Callable[[], Any]:
-    """The step in retrograd, eager."""
-    return retrograd_step(size, arrays, lambda train: train)
-
-
-def with_compiled(size: dict[str, Any], arrays: dict[str, np.ndarray]) -> Callable[[], Any]:
-    """The step under `rg.compile`."""
-    import retrograd as rg
-
-    return retrograd_step(size, arrays, rg.compile)
-
-
 def torch_network(size: dict[str, Any]) -> Any:
     """The model of PyTorch's layers: token numbers (B, L) and mask → scores (B, classes)."""
     from torch import nn
@@ -307,22 +297,7 @@ def torch_step(size: dict[str, Any], arrays: dict[str, np.ndarray], wrap: Callab
     return step
 
 
-def with_torch(size: dict[str, Any], arrays: dict[str, np.ndarray]) -> Callable[[], Any]:
-    """The step in PyTorch eager."""
-    return torch_step(size, arrays, lambda loss_of: loss_of)
-
-
-def with_torch_compiled(size: dict[str, Any], arrays: dict[str, np.ndarray]) -> Callable[[], Any]:
-    """The step with `torch.compile`."""
-    import torch
-
-    return torch_step(size, arrays, torch.compile)
-
-
 PEERS = {
-    "retrograd": with_retrograd,
-    "retrograd-numpy": with_compiled,
-    "retrograd-jit": with_compiled,
-    "torch": with_torch,
-    "torch-compiled": with_torch_compiled,
+    **of_retrograd(retrograd_step),
+    **of_torch(torch_step),
 }

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from .adam import jax_step, numpy_adam, tinygrad_step
+from .variants import of_retrograd, of_torch
 
 THREADS = None
 TOLERANCE = 1e-3
@@ -137,18 +138,6 @@ def retrograd_step(size: dict[str, Any], arrays: dict[str, np.ndarray], wrap: Ca
     return lambda: train(*next(pairs))
 
 
-def with_retrograd(size: dict[str, Any], arrays: dict[str, np.ndarray]) -> Callable[[], Any]:
-    """The step in retrograd, eager."""
-    return retrograd_step(size, arrays, lambda train: train)
-
-
-def with_compiled(size: dict[str, Any], arrays: dict[str, np.ndarray]) -> Callable[[], Any]:
-    """The step under `rg.compile`."""
-    import retrograd as rg
-
-    return retrograd_step(size, arrays, rg.compile)
-
-
 def torch_step(size: dict[str, Any], arrays: dict[str, np.ndarray], wrap: Callable[..., Any]) -> Callable[[], Any]:
     """The step in PyTorch, its loss passed through `wrap`, with the faster one of its AdamWs."""
     import torch
@@ -172,18 +161,6 @@ def torch_step(size: dict[str, Any], arrays: dict[str, np.ndarray], wrap: Callab
         return loss
 
     return step
-
-
-def with_torch(size: dict[str, Any], arrays: dict[str, np.ndarray]) -> Callable[[], Any]:
-    """The step in PyTorch eager."""
-    return torch_step(size, arrays, lambda loss_of: loss_of)
-
-
-def with_torch_compiled(size: dict[str, Any], arrays: dict[str, np.ndarray]) -> Callable[[], Any]:
-    """The step with `torch.compile`."""
-    import torch
-
-    return torch_step(size, arrays, torch.compile)
 
 
 def scores(xp: Any, f: Any, w: dict[str, Any], tokens: Any, size: dict[str, Any]) -> Any:
@@ -311,11 +288,8 @@ def with_tinygrad(size: dict[str, Any], arrays: dict[str, np.ndarray]) -> Callab
 
 
 PEERS = {
-    "retrograd": with_retrograd,
-    "retrograd-numpy": with_compiled,
-    "retrograd-jit": with_compiled,
-    "torch": with_torch,
-    "torch-compiled": with_torch_compiled,
+    **of_retrograd(retrograd_step),
+    **of_torch(torch_step),
     "jax": with_jax,
     "autograd": with_autograd,
     "mygrad": with_mygrad,

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from .adam import jax_step, numpy_adam, tinygrad_step
+from .variants import of_retrograd
 
 THREADS = None
 TOLERANCE = 1e-3
@@ -102,18 +103,6 @@ def retrograd_step(size: dict[str, Any], arrays: dict[str, np.ndarray], wrap: Ca
         return loss
 
     return lambda: train(*next(pairs))
-
-
-def with_retrograd(size: dict[str, Any], arrays: dict[str, np.ndarray]) -> Callable[[], Any]:
-    """The step in retrograd, eager."""
-    return retrograd_step(size, arrays, lambda train: train)
-
-
-def with_compiled(size: dict[str, Any], arrays: dict[str, np.ndarray]) -> Callable[[], Any]:
-    """The step under `rg.compile`."""
-    import retrograd as rg
-
-    return retrograd_step(size, arrays, rg.compile)
 
 
 def with_torch(size: dict[str, Any], arrays: dict[str, np.ndarray]) -> Callable[[], Any]:
@@ -221,9 +210,7 @@ def with_tinygrad(size: dict[str, Any], arrays: dict[str, np.ndarray]) -> Callab
 
 
 PEERS = {
-    "retrograd": with_retrograd,
-    "retrograd-numpy": with_compiled,
-    "retrograd-jit": with_compiled,
+    **of_retrograd(retrograd_step),
     "torch": with_torch,
     "jax": with_jax,
     "autograd": with_autograd,

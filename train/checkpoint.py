@@ -23,6 +23,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from ..autograd_core import safetensors
+from ..autograd_core.text_files import write_text
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -102,7 +103,7 @@ def write(folder: Path, name: str, files: Mapping[str, tuple[Arrays, Mapping[str
         for file, (arrays, metadata) in files.items():
             safetensors.write(aside / file, arrays, metadata)
         content = {"format": FORMAT, "files": {file: _checksum(aside / file) for file in files}, "state": state}
-        _write_text(aside / MANIFEST, json.dumps({"content": content, "sha256": _text_checksum(content)}, indent=1))
+        write_text(aside / MANIFEST, json.dumps({"content": content, "sha256": _text_checksum(content)}, indent=1))
         _sync(aside)
         if target.exists():
             _remove(replaced)
@@ -211,13 +212,6 @@ def _text_checksum(content: Any) -> str:
     import hashlib
 
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _write_text(path: Path, text: str) -> None:
-    with open(path, "x", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _sync(folder: Path) -> None:

@@ -71,9 +71,9 @@ class Compiled:
         """Warm up, record and confirm for arguments like these, and leave no trace: parameters, gradients, optimizer
         state, schedules and random streams are afterwards what they were."""
         with self._lock:
-            args, kwargs = _as_tensors(args), _as_tensors(kwargs)
             if self._valid(self._signature(args, kwargs)) is not None:
                 return
+            args, kwargs = _as_tensors(args), _as_tensors(kwargs)
             gradients = _gradients()
             for _ in range(5):  # leaves and optimizers are part of the signature once a call has met them
                 signature = self._signature(args, kwargs)

@@ -157,16 +157,19 @@ def encoded(
         )
     if max_length is not None and max_length > places:
         raise ValueError(f"max_length={max_length} is more than the {places} tokens that the model has places for")
+    limit = max_length or min(places, tokenizer.model_max_length or places)
+    dataset = TextDataset(texts, labels, tokenizer, limit)
     if max_length is None:
-        lengths = [len(tokenizer.encode(text)) for text in texts]
-        long = [i for i, length in enumerate(lengths) if length > places]
+        # Only what fills the limit can have been cut.
+        lengths = {i: len(tokenizer.encode(texts[i])) for i in np.flatnonzero(dataset.lengths == limit).tolist()}
+        long = [i for i, length in lengths.items() if length > places]
         if long:
             more = f", and {len(long) - 1} more are too long" if len(long) > 1 else ""
             raise ValueError(
                 f"{source}: row {long[0] + 1} has {lengths[long[0]]} tokens where the model has places for {places}"
                 f"{more}. Shorten such texts, or cut them with a max-length of at most {places}"
             )
-    return TextDataset(texts, labels, tokenizer, max_length or min(places, tokenizer.model_max_length or places))
+    return dataset
 
 
 def in_any_order(dataset: Texts, batch_size: int = 64) -> tuple[TextLoader, np.ndarray]:

@@ -16,11 +16,12 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
     Example:
         >>> import os, tempfile
+        >>> from pathlib import Path
         >>> from retrograd.backends.whole_files import whole_file
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     with whole_file(f"{folder}/a") as file:
         ...         _ = file.write(b"all of it")
-        ...     os.listdir(folder), open(f"{folder}/a", "rb").read()
+        ...     os.listdir(folder), Path(folder, "a").read_bytes()
         (['a'], b'all of it')
     """
     # Through a symbolic link, or the link itself would be replaced by a file.

@@ -46,12 +46,12 @@ class _Quick:
             if len(self.programs) >= MAX_PROGRAMS:
                 return None
             self.programs[key] = None
-            self.programs[key] = made = self._made(*call)
+            self.programs[key] = made = self._made(call)
             return made
         except TypeError:  # an attribute that cannot be a key
             return None
 
-    def _made(self, *call: Any) -> Rebound | None:
+    def _made(self, call: tuple[Any, ...]) -> Rebound | None:
         raise NotImplementedError
 
 
@@ -67,7 +67,8 @@ class QuickForward(_Quick):
         rec = self.record
         return (out, *[None] * len(rec.residuals)) if rec.residuals else out
 
-    def _made(self, arrays: Sequence[Any], attributes: dict[str, Any]) -> Rebound | None:
+    def _made(self, call: tuple[Any, ...]) -> Rebound | None:
+        arrays, attributes = call
         given = [a for a in arrays if a is not None]
         if not _suited(given):
             return None
@@ -87,7 +88,8 @@ class QuickRule(_Quick):
         found = iter(program([v for v in values if type(v) is np.ndarray]))
         return [next(found) if need else None for need in needs]
 
-    def _made(self, ops: Any, needs: tuple[bool, ...], values: Sequence[Any]) -> Rebound | None:
+    def _made(self, call: tuple[Any, ...]) -> Rebound | None:
+        ops, needs, values = call
         given = [v for v in values if type(v) is np.ndarray]
         if not _suited(given):
             return None

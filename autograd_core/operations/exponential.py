@@ -109,8 +109,8 @@ def log10(xp, x, /):
     """Logarithm to base 10.
 
     >>> import retrograd as rg
-    >>> rg.log10(rg.tensor([100.0]))
-    tensor([2.])
+    >>> round(rg.log10(rg.tensor(100.0)).item(), 4)
+    2.0
     """
     return xp.log10(x)
 

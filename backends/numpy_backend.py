@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
 from collections.abc import Callable, Sequence
@@ -35,6 +36,12 @@ def numeric(array: np.ndarray, data: Any) -> np.ndarray:
 def installed(module: str) -> bool:
     """Whether a module could be imported, without importing it."""
     return importlib.util.find_spec(module) is not None
+
+
+@cache
+def _trim() -> Callable[[int], int] | None:
+    """The C library's call that gives free memory back to the system: glibc has one, others need none."""
+    return getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
 
 
 class NumpyBackend(Backend):
@@ -102,6 +109,11 @@ class NumpyBackend(Backend):
 
     def normal(self, key: int, counter: int, shape: tuple[int, ...], dtype: Any = np.float32) -> Array:
         return random.normal(key, counter, shape, dtype)
+
+    def empty_cache(self) -> None:
+        trim = _trim()
+        if trim is not None:
+            trim(0)
 
     def describe(self) -> dict[str, Any]:
         return super().describe() | {

@@ -104,8 +104,7 @@ class Compiled:
 
         One that meets an optimizer for the first time is a first one too: its parameters move (see `flatten`).
         """
-        slots = {id(leaf.grad.array): leaf for leaf in self._leaves.values() if leaf.grad is not None}
-        tape, result = record_call(self.function, args, kwargs, slots, journal=undo is not None)
+        tape, result = record_call(self.function, args, kwargs, self._leaves.values(), journal=undo is not None)
         if tape.undo is not None and undo is not None:
             undo.append(tape.undo)
             tape.undo = None  # copies of all that changed: the program, which keeps the tape, has no use for them
@@ -138,6 +137,8 @@ class Compiled:
         self.programs[signature] = program = Program(tape, arguments, backend, arena)
         self._nests[signature] = nest = tree_map(lambda leaf: None, result)
         program.called = Called(self.function, argument_names(self.function, args, kwargs), nest, self._lock)
+        program.take_gradients()
+        backend.empty_cache()  # the eager calls' memory goes back: the program has its own
         return _detached(result)
 
     def _verified(self, program: Program, signature: Any, args: Any, kwargs: Any) -> Any:

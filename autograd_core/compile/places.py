@@ -18,7 +18,7 @@ import numpy as np
 from ..operations.indexing import join
 from ..recorder import Step, Value
 from ..tensor import Tensor
-from .arena import Plan, laid
+from .arena import Needs, Pieces, laid
 from .blocking import Instruction, blocked
 from .bounds import bound_checks
 from .fusion import FUSED, written_by
@@ -30,15 +30,20 @@ if TYPE_CHECKING:
 
 
 class Builder:
-    """Gives every value of a program its array, and binds the calls."""
+    """Gives every value of a program its array, and binds the calls.
 
-    def __init__(self, program: Program, arguments: Sequence[Tensor], wanted: set[int]):
+    `memory` gives pieces of the arena; None: every value has memory of its own.
+    """
+
+    def __init__(
+        self, program: Program, arguments: Sequence[Tensor], wanted: set[int], memory: Needs | Pieces | None = None
+    ):
         self.program, self.tape, self.backend = program, program.tape, program.backend
         self.xp = self.backend.xp
         self.places: dict[int, Any] = {}
         self.root = program.root
         self.last_use: dict[int, int] = {}
-        self.memory = None if program.arena is None else Plan(program.arena)
+        self.memory = memory
         self.free: dict[tuple[Any, ...], list[Any]] = {}  # arrays to be used again where there is no arena, by form
         self.pieces: dict[int, Any] = {}  # value → its place inside a flat array
         self.own: dict[int, Any] = {}  # root → memory that may be used again when its last reader is done
@@ -48,8 +53,8 @@ class Builder:
         self.groups: list[tuple[int, tuple[int, ...], Lowering]] = []  # place among the instructions, values, kernel
         self.refused: set[tuple[int, ...]] = set()
 
-    def build(self) -> set[tuple[int, ...]]:
-        """Fill in the program's instructions and places. Returns the groups that no kernel could be made for."""
+    def place(self) -> set[tuple[int, ...]]:
+        """Give every value its array. Returns the groups that no kernel can be made for."""
         program, tape = self.program, self.tape
         program.input_places = []
         for number, tensor in zip(tape.inputs, self.arguments, strict=True):
@@ -58,6 +63,7 @@ class Builder:
             self._put(number, tensor.array)
         program.grad_places = [(self._put(n, self._empty(*tape.specs[n])), leaf) for n, leaf in tape.grad_reads.items()]
         self._find_last_uses()
+        self._hand_down()
         targets = self._targets()
         self._place_pieces()
         for i, step in enumerate(program.steps):
@@ -69,12 +75,14 @@ class Builder:
             else:
                 self._step(i, step, targets)
             self._release(i, step)
-        if not self._kernels():
+        return self.refused
+
+    def build(self) -> set[tuple[int, ...]]:
+        """Fill in the program's instructions and places. Returns the groups that no kernel could be made for."""
+        program, tape = self.program, self.tape
+        if self.place() or not self._kernels():
             return self.refused
         program.nbytes += program.scratch.nbytes
-        if self.memory is not None:
-            program.nbytes += self.memory.nbytes
-            program.buffers += self.memory.pieces
         if self.xp is np:
             program.instructions = [_named_out(i) for i in blocked(program.instructions)]
         program.results = [
@@ -101,6 +109,7 @@ class Builder:
         next run and where there is no arena, an array of its own."""
         nbytes = math.prod(shape) * np.dtype(dtype).itemsize
         if self.memory is not None and not lasting:
+            self.program.buffers += 1
             piece = self.memory.take(nbytes)
             return piece, laid(piece, shape, dtype)
         pool = self.free.get((tuple(shape), np.dtype(dtype)))
@@ -116,6 +125,26 @@ class Builder:
                 self.last_use[self.root[number]] = i
         for number in self.wanted:
             self.last_use[self.root[number]] = len(self.program.steps)
+
+    def _hand_down(self) -> None:
+        """What lasts can be computed where an operand lies that nobody reads any more, if that lies in memory that
+        lasts too: gradients are clipped where they are."""
+        made = {n: i for i, s in enumerate(self.program.steps) for n in s.outputs}
+        given = [n for n in self.lasting if n in made]
+        while given:
+            number = given.pop()
+            heir = self._heir(made[number], number)
+            if heir in made:
+                self.lasting.add(heir)
+                given.append(heir)
+
+    def _heir(self, i: int, number: int) -> int | None:
+        """The operand of a step in whose memory a result may lie, None if there is none."""
+        step, spec = self.program.steps[i], self.tape.specs[number]
+        if step.record is None or not self._may_overwrite(step, math.prod(spec[0])):
+            return None
+        dying = (n for n in reads(step) if self.last_use[self.root[n]] == i and self.root[n] == n)
+        return next((n for n in dying if self.tape.specs[n] == spec), None)
 
     def _targets(self) -> dict[int, int]:
         """Values that can be computed straight into the storage that they are assigned to: value → its assign."""
@@ -244,9 +273,10 @@ class Builder:
     def _claim(self, i: int, step: Step, number: int) -> Any:
         """Memory for a result: that of an input which nobody reads any more, a free array of the same form, or new."""
         shape, dtype = self.tape.specs[number]
-        if number not in self.lasting and self._may_overwrite(step, math.prod(shape)):
+        if self._may_overwrite(step, math.prod(shape)):
             for n in reads(step):
-                if n in self.own and self.last_use[n] == i and self.tape.specs[n] == (shape, dtype):
+                lasts_alike = (n in self.lasting) == (number in self.lasting)
+                if n in self.own and lasts_alike and self.last_use[n] == i and self.tape.specs[n] == (shape, dtype):
                     self.own[number] = self.own.pop(n)
                     return self.own[number][1]
         # Axes lie in memory as they lay in the recorded call: there each operation found the order it is quickest in.

@@ -18,7 +18,7 @@ from ...backends import Backend
 from ...backends.kernels.scratch import Scratch
 from ..recorder import Step, Value
 from ..tensor import Tensor
-from .arena import Arena
+from .arena import Arena, Needs
 from .blocking import Instruction
 from .expansion import expand
 from .fusion import fuse
@@ -69,14 +69,32 @@ class Program:
         refused: set[tuple[int, ...]] = set()
         while True:  # a group that no kernel can be made for is taken apart, and its steps run with the array library
             self.steps = fuse(steps, tape.specs, roots(tape, steps), wanted, refused) if generating else steps
-            self.root = roots(tape, self.steps)
-            self.instructions: list[Instruction] = []
-            self.scratch = Scratch()
-            self.nbytes = self.buffers = 0
-            found = builder(self, arguments, wanted).build()
+            found = self._place(builder, arguments, wanted)
             if not found:
                 break
             refused |= found
+
+    def _place(self, builder: type[Builder], arguments: Sequence[Tensor], wanted: set[int]) -> set[tuple[int, ...]]:
+        """Give every value its place and bind the calls. Returns the groups that no kernel could be made for."""
+        memory = None
+        if self.arena is not None:
+            needs = Needs(self.backend)
+            self._begin()
+            refused = builder(self, arguments, wanted, needs).place()
+            if refused:
+                return refused
+            memory = self.arena.pieces(needs.spans)
+        self._begin()
+        refused = builder(self, arguments, wanted, memory).build()
+        self.nbytes += 0 if memory is None else memory.nbytes
+        return refused
+
+    def _begin(self) -> None:
+        """Nothing has a place yet."""
+        self.root = roots(self.tape, self.steps)
+        self.instructions: list[Instruction] = []
+        self.scratch = Scratch()
+        self.nbytes = self.buffers = 0
 
     def valid(self) -> bool:
         """Whether the tensors from outside still hold the arrays that the calls are bound to."""
@@ -104,6 +122,13 @@ class Program:
         for leaf, array in self.grad_results:
             leaf.grad = None if array is None else Tensor(array)
         return [Tensor(o.copy()) if c else o for o, c in self.results]
+
+    def take_gradients(self) -> None:
+        """Move the gradients that the recorded call left into the places where runs leave theirs."""
+        for leaf, array in self.grad_results:
+            if array is not None and leaf.grad is not None:
+                array[...] = leaf.grad.array
+                leaf.grad = Tensor(array)
 
     def source(self) -> str:
         """One Python file whose `step(state, inputs)` makes a call with NumPy alone; see docs/performance.md."""

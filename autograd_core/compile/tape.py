@@ -10,7 +10,8 @@ Values are numbered in the order of appearance, by the identity of their arrays.
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -29,10 +30,13 @@ class Draw(NamedTuple):
     offset: int
 
 
+Slots = dict[int, tuple[weakref.ref, Tensor]]  # id of the array of a gradient → it, and its leaf
+
+
 class Tape(Recorder):
     """What one call of a function did."""
 
-    def __init__(self, slots: dict[int, Tensor], journal: bool = False) -> None:
+    def __init__(self, slots: Slots, journal: bool = False) -> None:
         super().__init__()
         self.undo = Undo() if journal else None
         self.storages: dict[int, Tensor] = {}  # number → the tensor from outside, held strongly
@@ -51,8 +55,6 @@ class Tape(Recorder):
         self.fixed: set[int] = set()  # storages that a call makes anew, always with the same values
         self.constants: dict[Any, int] = {}  # values → the number of the storage that passes made for them
         self._slots = slots
-        # Alive while recording, so that no other array is taken for one of them.
-        self._kept: list[Any] = [leaf.grad.array for leaf in slots.values() if leaf.grad is not None]
 
     def entered_array(self, number: int, array: Any, captured: Tensor | None) -> None:
         super().entered_array(number, array, captured)
@@ -60,11 +62,11 @@ class Tape(Recorder):
         if order is not None:
             self.orders[number] = order
         if captured is not None:
-            leaf = self._slots.get(id(array))
-            if leaf is None:
-                self.storages[number] = captured
-            else:
+            at_entry, leaf = self._slots.get(id(array), (None, None))
+            if leaf is not None and at_entry is not None and at_entry() is array:
                 self.grad_reads[number] = leaf
+            else:
+                self.storages[number] = captured
 
     def record(self, rec: Any, operands: Any, attributes: Any, results: Any, residuals: Any) -> None:
         super().record(rec, operands, attributes, results, residuals)
@@ -99,8 +101,8 @@ class Tape(Recorder):
         self.modules[id(module)] = module
 
     def forget(self) -> None:
-        """Let go of arrays that were needed to tell others apart: a program outlives the call it was recorded from."""
-        self._slots, self._kept = {}, []
+        """Let go of what was needed to tell arrays apart: a program outlives the call it was recorded from."""
+        self._slots = {}
 
     def leaves(self) -> list[Tensor]:
         """The leaves from outside that want gradients."""
@@ -158,9 +160,10 @@ def _calling(modules: dict[int, Any]) -> Any:
 
 
 def record_call(
-    function: Callable, args: tuple[Any, ...], kwargs: dict[str, Any], slots: dict[int, Tensor], journal: bool = False
+    function: Callable, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: Iterable[Tensor], journal: bool = False
 ) -> tuple[Tape, Any]:
-    """Call a function eagerly, and write down what it did; `slots`: arrays of gradients at entry → their leaves."""
+    """Call a function eagerly, and write down what it did; `leaves`: those whose gradients at entry it may read."""
+    slots = {id(leaf.grad.array): (weakref.ref(leaf.grad.array), leaf) for leaf in leaves if leaf.grad is not None}
     tape = Tape(slots, journal)
     for _, leaf in tree_leaves((args, kwargs)):
         if type(leaf) in TENSOR_TYPES:

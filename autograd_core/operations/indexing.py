@@ -154,6 +154,10 @@ _changes = calls(
     method=False,
     public="ops",
     numpy=(),
+    into=lambda xp, out, x, value, *indices, template: [
+        (xp.copyto, (out, x)),
+        (_add_at, (out, template, indices, value)),
+    ],
     samples=calls(
         *[lambda rng, i=i: list(_changes())[i] for i in range(3)],
         lambda rng: Sample((draw(rng, (4, 2)), draw(rng, (3, 2)), np.array([1, 1, 3])), {"template": (HOLE,)}),
@@ -210,8 +214,8 @@ def scatter_into(buffer: Any, scatter: Scatter) -> Any:
 
 def index_added(total: Tensor | None, scatter: Scatter) -> Tensor:
     """The same as an operation, for a lifted walk."""
-    if total is None:
-        total = tensor_ops.zeros(scatter.shape, like=scatter.value)
+    if total is None:  # one zero seen as many, so that a recording holds no array of zeros
+        total = tensor_ops.broadcast_to(tensor_ops.zeros((), like=scatter.value), shape=scatter.shape)
     return tensor_ops.index_add(total, scatter.value, *scatter.indices, template=scatter.template)
 
 

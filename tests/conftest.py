@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -49,3 +50,32 @@ def against_torch() -> Callable[..., None]:
             np.testing.assert_allclose(a.numpy(), b, rtol=tolerance, atol=tolerance, err_msg=what)
 
     return compare
+
+
+@pytest.fixture(scope="session")
+def bert() -> Callable[..., Any]:
+    """`bert(BertForSequenceClassification, num_labels=3)`: two layers of width 16 from one seed, in eval mode."""
+    import retrograd as rg
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
+    sizes |= {"vocab_size": 21, "max_position_embeddings": 12}
+
+    def made(cls=rg.models.BertModel, **options):
+        rg.manual_seed(0)
+        return cls(rg.models.BertConfig.from_dict(sizes | options)).eval()
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def gpt2() -> Callable[..., Any]:
+    """`gpt2(tie_word_embeddings=False)`: two layers of width 16 from one seed, in eval mode."""
+    import retrograd as rg
+
+    sizes = {"vocab_size": 21, "n_positions": 12, "n_embd": 16, "n_layer": 2, "n_head": 2}
+
+    def made(cls=rg.models.GPT2LMHeadModel, **options):
+        rg.manual_seed(0)
+        return cls(rg.models.GPT2Config.from_dict(sizes | options)).eval()
+
+    return made

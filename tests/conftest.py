@@ -79,3 +79,32 @@ def gpt2() -> Callable[..., Any]:
         return cls(rg.models.GPT2Config.from_dict(sizes | options)).eval()
 
     return made
+
+
+@pytest.fixture(scope="session")
+def Net() -> type:
+    """A Module of three parts and five parameters, the middle part with two buffers, one of which is not saved."""
+    import retrograd as rg
+    from retrograd import nn
+
+    class Scale(nn.Module):
+        def __init__(self, n):
+            super().__init__()
+            self.register_buffer("calls", rg.tensor(0))
+            self.register_buffer("scratch", rg.zeros(n), persistent=False)
+            self.weight = nn.Parameter(rg.ones(n))
+
+        def forward(self, x):
+            return x * self.weight
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.hidden = nn.Linear(4, 8)
+            self.norm = Scale(8)
+            self.out = nn.Linear(8, 2)
+
+        def forward(self, x):
+            return self.out(self.norm(self.hidden(x)))
+
+    return Net

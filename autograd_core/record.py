@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, Literal
 
-from ..backends import BACKEND_BY_TYPE, backend_of, kernel_tier
+from ..backends import BACKEND_BY_TYPE, kernel_tier
 
 Kind = Literal["elementwise", "reduction", "contraction", "movement", "indexing", "creation", "random", "fused"]
 REGISTRY: dict[str, Record] = {}
@@ -59,9 +59,26 @@ class _Resolved(dict):
 class Record:
     """What the framework knows of one operation. Made by `record` and `fused`, never changed afterwards.
 
-    `inputs` names the array inputs (`variadic`: the name of a final `*inputs`), `defaults` the attributes with their
-    defaults. `rules` maps an input to its derivative; a `joint` rule answers for all inputs at once and is told which
-    are needed. `promote` names the inputs that share one dtype, `floating` says that it must be a float.
+    From the signature of `forward`: `inputs` names the array inputs (`variadic`: that of a final `*inputs`),
+    `attributes` the rest, `defaults` what they are if not given. Options of the two decorators:
+
+        derivatives   (record) input → its rule `(ops, g, …)`, kept as `rules`; an input without one gets no gradient
+        derivative    (fused) one rule `(ops, needs, g, …)` for all inputs, kept as `joint`; None where not needed
+        fast          (fused) a quicker forward `(ops, …)` on raw arrays, of first order only
+        residuals     names of what the forward gives beside its result for rules to read, such as row statistics
+        exact         a joint rule that may be differentiated itself (a fused record's otherwise may not)
+        promote       names of the inputs that are brought to one dtype; by default all, () none
+        floating      integers become floats first
+        multiple      the forward gives several results
+        check         `(backend, *arrays, **attributes)` raises for values that are wrong, such as labels out of range
+        broadcasts    gradients are summed over stretched axes; by default for elementwise, fused and contraction
+        operators     methods of Tensor that call it: ("__add__", "__radd__")
+        method        whether Tensor has a method of its name
+        public        "rg" where `rg.` offers it, "ops" where only rules use it
+        numpy         names of the NumPy functions that call it when they are given a Tensor; by default its own
+        expression    an elementwise forward as text for the compiler, "x * x"; other records are called
+        into          `(xp, out, *inputs, **attributes)` gives calls that write into `out`, for compiled steps
+        samples       what its tests call it with (`samples.py`), required; `special`: results at special values
     """
 
     def __init__(self, name: str, kind: Kind, forward: Callable, **options: Any):
@@ -117,10 +134,8 @@ class Record:
 
     @property
     def differentiable(self) -> bool:
+        """Whether it has a rule for any of its inputs."""
         return bool(self.rules or self.joint)
-
-    def input_position(self, name: str) -> int | None:
-        return self.inputs.index(name) if name in self.inputs else None
 
     def rule_of(self, position: int) -> tuple[Callable | None, tuple]:
         """The rule for the input at `position` and what it reads."""
@@ -343,12 +358,6 @@ class _TensorOps:
 
 tensor_ops = _TensorOps()
 raw_ops = _Resolved(lambda array_type: _RawOps(array_type)).__getitem__
-
-
-def ops_for(array: Any) -> _RawOps:
-    """The raw namespace for an array's type."""
-    backend_of(array)
-    return raw_ops(type(array))
 
 
 def register(rec: Record) -> Record:

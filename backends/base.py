@@ -110,8 +110,6 @@ class Backend(ABC):
         """
         return dict.fromkeys([d.key for d in descriptions])
 
-    # -- random numbers: functions of (key, counter), the same on every backend ----------------------------------------
-
     def fuses(self) -> bool:
         """Whether a program's fused groups can be bound by `bind`; else its steps run one by one."""
         return False
@@ -124,6 +122,8 @@ class Backend(ABC):
     def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """An array without values, for a program's own use."""
         return self.xp.empty(shape, dtype)
+
+    # -- random numbers: functions of (key, counter), the same on every backend ----------------------------------------
 
     def bits(self, key: int, counter: int, n: int) -> Array:
         """n words of 64 random bits, (n,) uint64: those of `numpy.random.Philox(key=key, counter=counter)`."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import platform
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -69,11 +68,6 @@ def report() -> dict[str, Any]:
 def text(found: dict[str, Any]) -> str:
     """A report as lines for a reader."""
     return "\n".join(_lines(found)) + "\n"
-
-
-def print_report() -> None:
-    """Print what there is on this machine."""
-    sys.stdout.write(text(report()))
 
 
 def as_json(value: Any) -> str:

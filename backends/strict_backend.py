@@ -64,10 +64,3 @@ class StrictBackend(Backend):
 
     def describe(self) -> dict[str, Any]:
         return super().describe() | {"numpy": np.__version__, "device": "cpu", "as_cupy": cupy_surface.load()["cupy"]}
-
-
-def _size(shape: tuple[int, ...]) -> int:
-    size = 1
-    for length in shape:
-        size *= length
-    return size

@@ -18,7 +18,7 @@ from .draws import Draws
 Transform = Callable[..., np.ndarray]
 
 
-def apply(transform: Transform, images: np.ndarray, draws: Draws) -> np.ndarray:
+def apply(transform: Transform, images: np.ndarray, draws: Draws | None) -> np.ndarray:
     """The transformed batch, whichever of the two kinds of transform it is."""
     return transform(images, draws) if getattr(transform, "random", False) else transform(images)
 
@@ -43,7 +43,7 @@ class Compose:
         if self.random and draws is None:
             raise TypeError("a Compose with random transforms takes (images, draws); see retrograd.data.Draws")
         for transform in self.transforms:
-            images = transform(images, draws) if getattr(transform, "random", False) else transform(images)
+            images = apply(transform, images, draws)
         return images
 
     def __repr__(self) -> str:

@@ -61,12 +61,25 @@ _ELSEWHERE = {  # what `rg.` offers from modules that are imported when it is us
 
 
 def set_num_threads(n: int) -> None:
-    """Use n CPU threads for matrix products on the current backend."""
+    """Use n CPU threads for matrix products on the current backend.
+
+    >>> import retrograd as rg
+    >>> n = rg.get_num_threads()
+    >>> rg.set_num_threads(1)
+    >>> rg.get_num_threads()
+    1
+    >>> rg.set_num_threads(n)
+    """
     current_backend().set_num_threads(n)
 
 
 def get_num_threads() -> int:
-    """How many CPU threads matrix products use on the current backend."""
+    """How many CPU threads matrix products use on the current backend.
+
+    >>> import retrograd as rg
+    >>> rg.get_num_threads() >= 1
+    True
+    """
     return current_backend().num_threads
 
 

@@ -34,7 +34,14 @@ def backward(
     create_graph: bool = False,
     inputs: Any = None,
 ) -> None:
-    """Add the gradients of `tensors`, weighted by `gradients`, to `.grad` of the leaves below them (or of `inputs`)."""
+    """Add the gradients of `tensors`, weighted by `gradients`, to `.grad` of the leaves below them (or of `inputs`).
+
+    >>> import retrograd as rg
+    >>> w = rg.tensor(3.0, requires_grad=True)
+    >>> rg.backward([w * w, 2 * w], [rg.tensor(1.0), rg.tensor(10.0)])
+    >>> w.grad.item()
+    26.0
+    """
     targets = None if inputs is None else [inputs] if type(inputs) in TENSOR_TYPES else list(inputs)
     retain = create_graph if retain_graph is None else retain_graph
     found = gradients_of(tensors, gradients, targets, retain, create_graph)

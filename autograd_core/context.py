@@ -88,12 +88,25 @@ def enable_grad() -> Block:
 
 
 def set_grad_enabled(mode: bool) -> Block:
-    """Context manager: `enable_grad()` where `mode` is true, `no_grad()` where it is false."""
+    """Context manager: `enable_grad()` where `mode` is true, `no_grad()` where it is false.
+
+    >>> import retrograd as rg
+    >>> w = rg.tensor(1.0, requires_grad=True)
+    >>> with rg.set_grad_enabled(False):
+    ...     (w * 2).requires_grad
+    False
+    """
     return switched(grad=bool(mode))
 
 
 def is_grad_enabled() -> bool:
-    """Whether operations on tensors that require gradients are put into a graph here."""
+    """Whether operations on tensors that require gradients are put into a graph here.
+
+    >>> import retrograd as rg
+    >>> with rg.no_grad():
+    ...     rg.is_grad_enabled()
+    False
+    """
     return _mode.get().grad
 
 
@@ -137,5 +150,11 @@ def use_backend(name: str | Backend) -> Block:
 
 
 def current_backend() -> Backend:
-    """The backend that makes new arrays here: that of the innermost `use_backend` block, else the process default."""
+    """The backend that makes new arrays here: that of the innermost `use_backend` block, else the process default.
+
+    >>> import retrograd as rg
+    >>> with rg.use_backend("strict"):
+    ...     rg.current_backend().name
+    'strict'
+    """
     return _mode.get().backend or default_backend()

@@ -57,6 +57,14 @@ def load(path: str | os.PathLike) -> dict[str, Tensor]:
     """Read a safetensors file: a dict of name to Tensor on the current backend.
 
     Nothing in the file is executed. A damaged or foreign file raises `SafetensorsError`, which says what it is.
+
+    >>> import os, tempfile
+    >>> import retrograd as rg
+    >>> path = os.path.join(tempfile.mkdtemp(), "layer.safetensors")
+    >>> layer = rg.nn.Linear(2, 1)
+    >>> rg.save(layer.state_dict(), path)
+    >>> {name: t.shape for name, t in rg.load(path).items()}
+    {'bias': (1,), 'weight': (1, 2)}
     """
     _check_file(path)
     arrays, _ = safetensors.read(path)

@@ -76,7 +76,14 @@ def register(backend: Backend) -> Backend:
 
 
 def default_backend() -> Backend:
-    """The backend of new arrays: RETROGRAD_BACKEND at first, `numpy` if it is not set, or what was set since."""
+    """The backend of new arrays: RETROGRAD_BACKEND at first, `numpy` if it is not set, or what was set since.
+
+    Example:
+        >>> import retrograd as rg
+        >>> from retrograd.backends import default_backend
+        >>> default_backend() is rg.get_backend()
+        True
+    """
     global _default
     if _default is None:
         asked = os.environ.get("RETROGRAD_BACKEND") or "numpy"
@@ -91,6 +98,14 @@ def set_default_backend(name: str | Backend | None) -> Backend:
     """Let new arrays of this process go to that backend, in every thread; None goes back to RETROGRAD_BACKEND.
 
     Raises BackendError, and changes nothing, if the backend cannot be used.
+
+    Example:
+        >>> import retrograd as rg
+        >>> before = rg.get_backend()
+        >>> _ = rg.set_default_backend("strict")
+        >>> rg.zeros(2).backend.name
+        'strict'
+        >>> _ = rg.set_default_backend(before)
     """
     global _default
     if name is None:
@@ -123,6 +138,11 @@ def discover() -> dict[str, str | None]:
     """Every backend that can be named here, with the reason why it is not usable, or None if it is.
 
     Tries each one, so it imports what is installed.
+
+    Example:
+        >>> from retrograd.backends import discover
+        >>> discover()["numpy"] is None
+        True
     """
     return {name: _trouble(name) for name in [*SHIPPED, *_plugins()]}
 

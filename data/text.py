@@ -143,7 +143,15 @@ def read_labelled_texts(
 
 
 def label_names(labels: Sequence[str]) -> tuple[str, ...]:
-    """The classes among labels: whole numbers in their order, anything else in that of the alphabet."""
+    """The classes among labels: whole numbers in their order, anything else in that of the alphabet.
+
+    Example:
+        >>> from retrograd.data import label_names
+        >>> label_names(["10", "9", "9"])
+        ('9', '10')
+        >>> label_names(["pos", "neg"])
+        ('neg', 'pos')
+    """
     import re
 
     found = set(labels)
@@ -152,7 +160,13 @@ def label_names(labels: Sequence[str]) -> tuple[str, ...]:
 
 
 def label_numbers(labels: Sequence[str], names: Sequence[str], source: str = "the split") -> np.ndarray:
-    """Labels as numbers, places in `names`: (N,) int64. Raises ValueError for a label that is not among them."""
+    """Labels as numbers, places in `names`: (N,) int64. Raises ValueError for a label that is not among them.
+
+    Example:
+        >>> from retrograd.data import label_numbers
+        >>> label_numbers(["pos", "neg", "pos"], ("neg", "pos"))
+        array([1, 0, 1])
+    """
     place = {name: i for i, name in enumerate(names)}
     strange = sorted(set(labels) - place.keys())
     if strange:

@@ -54,7 +54,14 @@ class Compose:
 
 
 class ToFloat:
-    """Bytes from 0 to 255 as float32 from 0 to 1; floating images become float32 as they are."""
+    """Bytes from 0 to 255 as float32 from 0 to 1; floating images become float32 as they are.
+
+    Example:
+        >>> import numpy as np
+        >>> from retrograd.data import ToFloat
+        >>> ToFloat()(np.array([[[0, 255]]], np.uint8))
+        array([[[0., 1.]]], dtype=float32)
+    """
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         if images.dtype == np.uint8:
@@ -73,6 +80,12 @@ class Normalize:
     Args:
         mean: a number, or one per channel for images (N, C, H, W).
         std: the same; not 0.
+
+    Example:
+        >>> import numpy as np
+        >>> from retrograd.data import Normalize
+        >>> Normalize(0.5, 0.25)(np.array([[[0.0, 1.0]]], np.float32))
+        array([[[-2.,  2.]]], dtype=float32)
     """
 
     def __init__(self, mean: float | Sequence[float], std: float | Sequence[float]) -> None:
@@ -127,7 +140,14 @@ def mean_and_std(images: np.ndarray) -> tuple[Any, Any]:
 
 
 class RandomHorizontalFlip:
-    """Each image mirrored, left for right, with probability p."""
+    """Each image mirrored, left for right, with probability p.
+
+    Example:
+        >>> import numpy as np
+        >>> from retrograd.data import Draws, RandomHorizontalFlip
+        >>> RandomHorizontalFlip(p=1.0)(np.array([[[1, 2]]]), Draws(seed=0, epoch=0, samples=[0]))
+        array([[[2, 1]]])
+    """
 
     random = True
 
@@ -152,6 +172,13 @@ class RandomCrop:
         size: height and width of the window, or one number for both.
         padding: pixels of value `fill` put around the image first.
         fill: their value.
+
+    Example:
+        >>> import numpy as np
+        >>> from retrograd.data import Draws, RandomCrop
+        >>> images = np.zeros((2, 3, 32, 32), np.uint8)
+        >>> RandomCrop(28, padding=2)(images, Draws(seed=0, epoch=0, samples=[0, 1])).shape
+        (2, 3, 28, 28)
     """
 
     random = True
@@ -226,14 +253,30 @@ class RandomAffine:
 
 
 class RandomRotation(RandomAffine):
-    """Each image turned about its middle by an angle drawn from [-degrees, degrees)."""
+    """Each image turned about its middle by an angle drawn from [-degrees, degrees).
+
+    Example:
+        >>> import numpy as np
+        >>> from retrograd.data import Draws, RandomRotation
+        >>> images = np.zeros((2, 28, 28), np.uint8)
+        >>> RandomRotation(10)(images, Draws(seed=0, epoch=0, samples=[0, 1])).shape
+        (2, 28, 28)
+    """
 
     def __init__(self, degrees: float, fill: float = 0.0) -> None:
         super().__init__(degrees=degrees, fill=fill)
 
 
 class RandomScale(RandomAffine):
-    """Each image made larger, about its middle, by a factor drawn from [low, high); its size stays."""
+    """Each image made larger, about its middle, by a factor drawn from [low, high); its size stays.
+
+    Example:
+        >>> import numpy as np
+        >>> from retrograd.data import Draws, RandomScale
+        >>> images = np.zeros((2, 28, 28), np.uint8)
+        >>> RandomScale(0.9, 1.1)(images, Draws(seed=0, epoch=0, samples=[0, 1])).shape
+        (2, 28, 28)
+    """
 
     def __init__(self, low: float, high: float, fill: float = 0.0) -> None:
         super().__init__(scale=(low, high), fill=fill)

@@ -142,6 +142,15 @@ def merge_lora(model: M) -> M:
     The outputs stay what they were, but for rounding. What was frozen stays frozen: `model.unfreeze()` thaws it.
 
     Raises ValueError for a model without adapters.
+
+    Example:
+        >>> import retrograd as rg
+        >>> from retrograd.models import add_lora, merge_lora
+        >>> model = add_lora(rg.nn.Sequential(rg.nn.Linear(4, 4)), rank=2, targets=["0"])
+        >>> merge_lora(model)
+        Sequential(
+          (0): Linear(in_features=4, out_features=4, bias=True)
+        )
     """
     for name, layer in _adapters(model).items():
         base = layer.base_layer
@@ -156,6 +165,13 @@ def lora_state_dict(model: Module) -> dict[str, Tensor]:
     """Dotted name → detached Tensor of what was trained: the adapters' matrices, and the modules saved whole.
 
     Raises ValueError for a model without adapters.
+
+    Example:
+        >>> import retrograd as rg
+        >>> from retrograd.models import add_lora, lora_state_dict
+        >>> model = add_lora(rg.nn.Sequential(rg.nn.Linear(4, 4)), rank=2, targets=["0"])
+        >>> list(lora_state_dict(model))
+        ['0.lora_A.weight', '0.lora_B.weight']
     """
     config = _config(model)
     wanted = [f"{name}.{matrix}" for name in _adapters(model) for matrix in ("lora_A", "lora_B")]
@@ -195,6 +211,22 @@ def load_lora(model: M, folder: Path) -> M:
         OSError: a file is missing or cannot be read.
         ValueError: files that are damaged, that ask for what this LoRA does not do, or that do not fit the model; says
             which names. The model is unchanged.
+
+    Example:
+        >>> import os, tempfile
+        >>> import retrograd as rg
+        >>> from retrograd.models import add_lora, load_lora, save_lora
+        >>> def made():
+        ...     rg.manual_seed(0)
+        ...     return rg.nn.Sequential(rg.nn.Linear(4, 4))
+        >>> model = add_lora(made(), rank=2, targets=["0"])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_lora(model, folder)
+        ...     sorted(os.listdir(folder))
+        ...     again = load_lora(made(), folder)
+        ['adapter_config.json', 'adapter_model.safetensors']
+        >>> again[0].lora_A.weight.tolist() == model[0].lora_A.weight.tolist()
+        True
     """
     config = _read_config(os.path.join(folder, CONFIG))
     path = os.path.join(folder, WEIGHTS)

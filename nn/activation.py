@@ -27,14 +27,24 @@ class ReLU(Module):
 
 
 class ReLU6(ReLU):
-    """min(max(x, 0), 6), whose values small number formats can hold (Howard et al. 2017)."""
+    """min(max(x, 0), 6), whose values small number formats can hold (Howard et al. 2017).
+
+    >>> import retrograd as rg
+    >>> rg.nn.ReLU6()(rg.tensor([-1.0, 2.0, 9.0]))
+    tensor([0., 2., 6.])
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.relu6(input)
 
 
 class Hardtanh(Module):
-    """x, but not below min_val nor above max_val."""
+    """x, but not below min_val nor above max_val.
+
+    >>> import retrograd as rg
+    >>> rg.nn.Hardtanh()(rg.tensor([-3.0, 0.5, 3.0]))
+    tensor([-1. ,  0.5,  1. ])
+    """
 
     def __init__(self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False):
         super().__init__()
@@ -52,7 +62,12 @@ class Hardtanh(Module):
 
 
 class LeakyReLU(Module):
-    """x for positive x, negative_slope · x otherwise (Maas et al. 2013)."""
+    """x for positive x, negative_slope · x otherwise (Maas et al. 2013).
+
+    >>> import retrograd as rg
+    >>> rg.nn.LeakyReLU(0.1)(rg.tensor([-1.0, 2.0]))
+    tensor([-0.1,  2. ])
+    """
 
     def __init__(self, negative_slope: float = 0.01, inplace: bool = False):
         super().__init__()
@@ -67,7 +82,12 @@ class LeakyReLU(Module):
 
 
 class ELU(Module):
-    """x for positive x, alpha · (exp(x) - 1) otherwise (Clevert et al. 2016)."""
+    """x for positive x, alpha · (exp(x) - 1) otherwise (Clevert et al. 2016).
+
+    >>> import retrograd as rg
+    >>> rg.nn.ELU()(rg.tensor([-1000.0, 2.0]))
+    tensor([-1.,  2.])
+    """
 
     def __init__(self, alpha: float = 1.0, inplace: bool = False):
         super().__init__()
@@ -82,7 +102,12 @@ class ELU(Module):
 
 
 class GELU(Module):
-    """x · Φ(x) (Hendrycks and Gimpel 2016); approximate="tanh" for the form that GPT-2 uses."""
+    """x · Φ(x) (Hendrycks and Gimpel 2016); approximate="tanh" for the form that GPT-2 uses.
+
+    >>> import retrograd as rg
+    >>> rg.nn.GELU()(rg.tensor([0.0, 1000.0]))
+    tensor([   0., 1000.])
+    """
 
     def __init__(self, approximate: str = "none"):
         super().__init__()
@@ -96,7 +121,12 @@ class GELU(Module):
 
 
 class SiLU(Module):
-    """x · sigmoid(x) (Elfwing et al. 2017), also called swish."""
+    """x · sigmoid(x) (Elfwing et al. 2017), also called swish.
+
+    >>> import retrograd as rg
+    >>> rg.nn.SiLU()(rg.tensor([0.0, 1000.0]))
+    tensor([   0., 1000.])
+    """
 
     def __init__(self, inplace: bool = False):
         super().__init__()
@@ -110,28 +140,48 @@ class SiLU(Module):
 
 
 class Sigmoid(Module):
-    """1 / (1 + exp(-x))."""
+    """1 / (1 + exp(-x)).
+
+    >>> import retrograd as rg
+    >>> rg.nn.Sigmoid()(rg.tensor([-1000.0, 0.0, 1000.0]))
+    tensor([0. , 0.5, 1. ])
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.sigmoid(input)
 
 
 class LogSigmoid(Module):
-    """log(sigmoid(x)), without overflow."""
+    """log(sigmoid(x)), without overflow.
+
+    >>> import retrograd as rg
+    >>> rg.nn.LogSigmoid()(rg.tensor([-1000.0, -2000.0]))
+    tensor([-1000., -2000.])
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.logsigmoid(input)
 
 
 class Tanh(Module):
-    """The hyperbolic tangent."""
+    """The hyperbolic tangent.
+
+    >>> import retrograd as rg
+    >>> rg.nn.Tanh()(rg.tensor([-1000.0, 0.0, 1000.0]))
+    tensor([-1.,  0.,  1.])
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.tanh(input)
 
 
 class Softplus(Module):
-    """log(1 + exp(beta · x)) / beta, and x itself where beta · x is above threshold."""
+    """log(1 + exp(beta · x)) / beta, and x itself where beta · x is above threshold.
+
+    >>> import retrograd as rg
+    >>> rg.nn.Softplus()(rg.tensor([-1000.0, 30.0]))
+    tensor([ 0., 30.])
+    """
 
     def __init__(self, beta: float = 1.0, threshold: float = 20.0):
         super().__init__()
@@ -171,7 +221,12 @@ class Softmax(_AlongAxis):
 
 
 class LogSoftmax(_AlongAxis):
-    """log(softmax(x)) along `dim` (or `axis`)."""
+    """log(softmax(x)) along `dim` (or `axis`).
+
+    >>> import retrograd as rg
+    >>> rg.nn.LogSoftmax(dim=-1)(rg.tensor([0.0, 0.0]))
+    tensor([-0.6931472, -0.6931472])
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.log_softmax(input, self.dim)

@@ -177,7 +177,13 @@ class ModuleList(_Numbered[Module]):
 
 
 class ParameterList(_Numbered[Parameter]):
-    """A list of parameters that are found for training and saving; what is no Parameter becomes one."""
+    """A list of parameters that are found for training and saving; what is no Parameter becomes one.
+
+    >>> import retrograd as rg
+    >>> scales = rg.nn.ParameterList([rg.ones(2), rg.zeros(3)])
+    >>> [(name, p.shape) for name, p in scales.named_parameters()]
+    [('0', (2,)), ('1', (3,))]
+    """
 
     _kind = Parameter
 
@@ -269,7 +275,13 @@ class ModuleDict(_Keyed[Module]):
 
 
 class ParameterDict(_Keyed[Parameter]):
-    """Parameters by name, found for training and saving."""
+    """Parameters by name, found for training and saving.
+
+    >>> import retrograd as rg
+    >>> weights = rg.nn.ParameterDict({"inner": rg.ones(2)})
+    >>> weights["inner"].requires_grad
+    True
+    """
 
     _kind = Parameter
 

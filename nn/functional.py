@@ -2,7 +2,8 @@
 
     from retrograd.nn import functional as F
 
-Where an axis is meant, `dim=` and `axis=` are both taken. The mathematics stands with the operations of the same names.
+Activation functions stand in `activation_functions`, losses in `loss_functions`; all are names of this module. The
+mathematics stands with the operations of the same names.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from ..autograd_core.context import no_grad
 from ..autograd_core.errors import one_frame
 from ..autograd_core.inplace import overwrite
 from ..autograd_core.operations import (
-    activation,
     attention,
     batch_normalization,
     contraction,
@@ -24,14 +24,25 @@ from ..autograd_core.operations import (
     normalization,
     pooling,
     random,
-    trigonometric,
     windows,
-)
-from ..autograd_core.operations import (
-    softmax as softmaxes,
 )
 from ..autograd_core.record import tensor_ops as ops
 from ..autograd_core.tensor import Tensor, asarray
+from .activation_functions import (  # noqa: F401  they belong to this namespace
+    elu,
+    gelu,
+    hardtanh,
+    leaky_relu,
+    log_softmax,
+    logsigmoid,
+    relu,
+    relu6,
+    sigmoid,
+    silu,
+    softmax,
+    softplus,
+    tanh,
+)
 from .loss_functions import (  # noqa: F401  they belong to this namespace
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
@@ -46,24 +57,28 @@ from .loss_functions import (  # noqa: F401  they belong to this namespace
 Size = int | Sequence[int]
 
 
-def _axis(dim: int | None, axis: int | None, default: int) -> int:
-    if dim is not None and axis is not None and dim != axis:
-        raise TypeError(f"dim={dim} and axis={axis} are two names of one argument; give one of them")
-    return dim if dim is not None else axis if axis is not None else default
-
-
 # -- linear maps and convolutions -------------------------------------------------------------------------------------
 
 
 @one_frame
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """input · weightᵀ + bias: (…, in), (out, in), (out,) → (…, out)."""
+    """input · weightᵀ + bias: (…, in), (out, in), (out,) → (…, out).
+
+    >>> import retrograd as rg
+    >>> rg.nn.functional.linear(rg.tensor([[1.0, 2.0]]), rg.tensor([[3.0, 4.0]]), rg.tensor([0.5]))
+    tensor([[11.5]])
+    """
     return contraction.linear(input, weight, bias)
 
 
 @one_frame
 def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Σ input1[…, i] · weight[k, i, j] · input2[…, j] + bias[k]: (…, I), (…, J), (K, I, J), (K,) → (…, K)."""
+    """Σ input1[…, i] · weight[k, i, j] · input2[…, j] + bias[k]: (…, I), (…, J), (K, I, J), (K,) → (…, K).
+
+    >>> import retrograd as rg
+    >>> rg.nn.functional.bilinear(rg.ones((5, 3)), rg.ones((5, 4)), rg.ones((2, 3, 4))).shape
+    (5, 2)
+    """
     out = contraction.einsum("...i,kij,...j->...k", input1, weight, input2)
     return out if bias is None else ops.add(out, bias)
 
@@ -78,7 +93,12 @@ def conv1d(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Tensor:
-    """(N, C, L), (out, C / groups, k), (out,) → (N, out, places)."""
+    """(N, C, L), (out, C / groups, k), (out,) → (N, out, places).
+
+    >>> import retrograd as rg
+    >>> rg.nn.functional.conv1d(rg.tensor([[[1.0, 2.0, 4.0]]]), rg.tensor([[[-1.0, 1.0]]]))
+    tensor([[[1., 2.]]])
+    """
     return convolution.conv1d(input, weight, bias, stride, padding, dilation, groups)
 
 
@@ -92,7 +112,12 @@ def conv2d(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Tensor:
-    """(N, C, H, W), (out, C / groups, kh, kw), (out,) → (N, out, rows, columns); `rg.conv2d` has the formula."""
+    """(N, C, H, W), (out, C / groups, kh, kw), (out,) → (N, out, rows, columns); `rg.conv2d` has the formula.
+
+    >>> import retrograd as rg
+    >>> rg.nn.functional.conv2d(rg.ones((1, 3, 8, 8)), rg.ones((4, 3, 3, 3)), stride=2, padding=1).shape
+    (1, 4, 4, 4)
+    """
     return convolution.conv2d(input, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups)
 
 
@@ -107,13 +132,23 @@ def conv_transpose2d(
     groups: int = 1,
     dilation: Any = 1,
 ) -> Tensor:
-    """The transpose of `conv2d`: (N, in, H, W), (in, out / groups, kh, kw), (out,) → (N, out, rows, columns)."""
+    """The transpose of `conv2d`: (N, in, H, W), (in, out / groups, kh, kw), (out,) → (N, out, rows, columns).
+
+    >>> import retrograd as rg
+    >>> rg.nn.functional.conv_transpose2d(rg.ones((1, 4, 4, 4)), rg.ones((4, 3, 2, 2)), stride=2).shape
+    (1, 3, 8, 8)
+    """
     return convolution.conv_transpose2d(input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
 @one_frame
 def unfold(input: Tensor, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1) -> Tensor:
-    """The windows of images as columns: (N, C, H, W) → (N, C · kh · kw, places)."""
+    """The windows of images as columns: (N, C, H, W) → (N, C · kh · kw, places).
+
+    >>> import retrograd as rg
+    >>> rg.nn.functional.unfold(rg.ones((1, 3, 8, 8)), kernel_size=2, stride=2).shape
+    (1, 12, 16)
+    """
     return windows.unfold(input, kernel_size, dilation, padding, stride)
 
 
@@ -121,13 +156,25 @@ def unfold(input: Tensor, kernel_size: Any, dilation: Any = 1, padding: Any = 0,
 def fold(
     input: Tensor, output_size: Any, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1
 ) -> Tensor:
-    """Columns added up to images, the transpose of `unfold`: (N, C · kh · kw, places) → (N, C, *output_size)."""
+    """Columns added up to images, the transpose of `unfold`: (N, C · kh · kw, places) → (N, C, *output_size).
+
+    >>> import retrograd as rg
+    >>> rg.nn.functional.fold(rg.ones((1, 4, 1)), output_size=2, kernel_size=2)
+    tensor([[[[1., 1.],
+              [1., 1.]]]])
+    """
     return windows.fold(input, output_size, kernel_size, dilation, padding, stride)
 
 
 @one_frame
 def embedding(input: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:
-    """Rows of `weight` (N, D) at integer indices (…): (…, D). The row padding_idx gets no gradient."""
+    """Rows of `weight` (N, D) at integer indices (…): (…, D). The row padding_idx gets no gradient.
+
+    >>> import retrograd as rg
+    >>> rg.nn.functional.embedding(rg.tensor([1, 0]), rg.tensor([[1.0, 2.0], [3.0, 4.0]]))
+    tensor([[3., 4.],
+            [1., 2.]])
+    """
     return indexing.embedding(weight, input, padding_idx=padding_idx)
 
 
@@ -186,7 +233,12 @@ def max_pool2d(
     dilation: Any = 1,
     ceil_mode: bool = False,
 ) -> Tensor:
-    """The largest element of every window: (N, C, H, W) → (N, C, rows, columns)."""
+    """The largest element of every window: (N, C, H, W) → (N, C, rows, columns).
+
+    >>> import retrograd as rg
+    >>> rg.nn.functional.max_pool2d(rg.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]), 2)
+    tensor([[[[4.]]]])
+    """
     return pooling.max_pool2d(
         input, kernel_size=kernel_size, stride=stride, padding=padding, dilation=dilation, ceil_mode=ceil_mode
     )
@@ -202,7 +254,12 @@ def avg_pool2d(
     count_include_pad: bool = True,
     divisor_override: int | None = None,
 ) -> Tensor:
-    """The mean of every window: (N, C, H, W) → (N, C, rows, columns)."""
+    """The mean of every window: (N, C, H, W) → (N, C, rows, columns).
+
+    >>> import retrograd as rg
+    >>> rg.nn.functional.avg_pool2d(rg.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]), 2)
+    tensor([[[[2.5]]]])
+    """
     return pooling.avg_pool2d(
         input,
         kernel_size=kernel_size,
@@ -216,7 +273,12 @@ def avg_pool2d(
 
 @one_frame
 def adaptive_avg_pool2d(input: Tensor, output_size: Any) -> Tensor:
-    """Means of windows laid so that output_size (rows, columns) come out."""
+    """Means of windows laid so that output_size (rows, columns) come out.
+
+    >>> import retrograd as rg
+    >>> rg.nn.functional.adaptive_avg_pool2d(rg.ones((1, 3, 7, 5)), (2, 2)).shape
+    (1, 3, 2, 2)
+    """
     return pooling.adaptive_avg_pool2d(input, output_size)
 
 
@@ -231,13 +293,23 @@ def layer_norm(
     bias: Tensor | None = None,
     eps: float = 1e-5,
 ) -> Tensor:
-    """Mean 0 and variance 1 over the last axes, of lengths normalized_shape, times weight, plus bias."""
+    """Mean 0 and variance 1 over the last axes, of lengths normalized_shape, times weight, plus bias.
+
+    >>> import retrograd as rg
+    >>> rg.nn.functional.layer_norm(rg.tensor([[1.0, 3.0]]), [2], eps=0.0)
+    tensor([[-1.,  1.]])
+    """
     return normalization.layer_norm(input, weight, bias, normalized_shape=normalized_shape, eps=eps)
 
 
 @one_frame
 def rms_norm(input: Tensor, normalized_shape: Size, weight: Tensor | None = None, eps: float | None = None) -> Tensor:
-    """Divided by the root mean square of the last axes, of lengths normalized_shape, times weight."""
+    """Divided by the root mean square of the last axes, of lengths normalized_shape, times weight.
+
+    >>> import retrograd as rg
+    >>> rg.nn.functional.rms_norm(rg.tensor([[1.0, 1.0]]), [2], rg.tensor([1.0, 2.0]), eps=0.0)
+    tensor([[1., 2.]])
+    """
     return normalization.rms_norm(input, weight, normalized_shape=normalized_shape, eps=eps)
 
 
@@ -245,7 +317,12 @@ def rms_norm(input: Tensor, normalized_shape: Size, weight: Tensor | None = None
 def group_norm(
     input: Tensor, num_groups: int, weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
 ) -> Tensor:
-    """Mean 0 and variance 1 over each group of channels, times weight, plus bias, one number of each per channel."""
+    """Mean 0 and variance 1 over each group of channels, times weight, plus bias, one number of each per channel.
+
+    >>> import retrograd as rg
+    >>> rg.nn.functional.group_norm(rg.randn(2, 4, 8, 8), num_groups=2).shape
+    (2, 4, 8, 8)
+    """
     return normalization.group_norm(input, num_groups, weight, bias, eps)
 
 
@@ -265,6 +342,15 @@ def batch_norm(
     With `training` the statistics are the batch's, and the running ones move towards them by the share `momentum`, in
     place (the variance as an estimate for all data: divided by one less than the count). Otherwise they are the running
     ones.
+
+    >>> import retrograd as rg
+    >>> mean, var = rg.zeros(1), rg.ones(1)
+    >>> x = rg.tensor([[1.0], [3.0]])
+    >>> rg.nn.functional.batch_norm(x, mean, var, training=True, eps=0.0)
+    tensor([[-1.],
+            [ 1.]])
+    >>> mean, var
+    (tensor([0.2]), tensor([1.1]))
     """
     if not training:
         if running_mean is None or running_var is None:
@@ -280,99 +366,21 @@ def batch_norm(
     return out
 
 
-# -- activation functions ---------------------------------------------------------------------------------------------
-
-
-@one_frame
-def relu(input: Tensor, inplace: bool = False) -> Tensor:
-    """max(x, 0). Here and below `inplace` is taken for PyTorch's sake and changes nothing."""
-    return activation.relu(input)
-
-
-@one_frame
-def leaky_relu(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> Tensor:
-    """x for positive x, negative_slope · x otherwise."""
-    return activation.leaky_relu(input, negative_slope=negative_slope)
-
-
-@one_frame
-def relu6(input: Tensor, inplace: bool = False) -> Tensor:
-    """min(max(x, 0), 6)."""
-    return activation.relu6(input)
-
-
-@one_frame
-def hardtanh(input: Tensor, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Tensor:
-    """x, but not below min_val nor above max_val."""
-    return activation.hardtanh(input, min_val, max_val)
-
-
-@one_frame
-def elu(input: Tensor, alpha: float = 1.0, inplace: bool = False) -> Tensor:
-    """x for positive x, alpha · (exp(x) - 1) otherwise."""
-    return activation.elu(input, alpha=alpha)
-
-
-@one_frame
-def gelu(input: Tensor, approximate: str = "none") -> Tensor:
-    """x · Φ(x); approximate="tanh" for the form that GPT-2 uses."""
-    return activation.gelu(input, approximate=approximate)
-
-
-@one_frame
-def silu(input: Tensor, inplace: bool = False) -> Tensor:
-    """x · sigmoid(x)."""
-    return activation.silu(input)
-
-
-@one_frame
-def sigmoid(input: Tensor) -> Tensor:
-    """1 / (1 + exp(-x))."""
-    return activation.sigmoid(input)
-
-
-@one_frame
-def logsigmoid(input: Tensor) -> Tensor:
-    """log(sigmoid(x)), without overflow."""
-    return activation.log_sigmoid(input)
-
-
-@one_frame
-def tanh(input: Tensor) -> Tensor:
-    """The hyperbolic tangent."""
-    return trigonometric.tanh(input)
-
-
-@one_frame
-def softplus(input: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
-    """log(1 + exp(beta · x)) / beta, and x itself where beta · x is above threshold."""
-    return activation.softplus(input, beta=beta, threshold=threshold)
-
-
-@one_frame
-def softmax(input: Tensor, dim: int | None = None, dtype: Any = None, *, axis: int | None = None) -> Tensor:
-    """exp(x) / Σ exp(x) along `dim` (or `axis`; the last one by default); `dtype` casts first.
-
-    >>> import retrograd as rg
-    >>> rg.nn.functional.softmax(rg.tensor([0.0, 0.0]), dim=0)
-    tensor([0.5, 0.5])
-    """
-    return softmaxes.softmax(_cast(input, dtype), axis=_axis(dim, axis, -1))
-
-
-@one_frame
-def log_softmax(input: Tensor, dim: int | None = None, dtype: Any = None, *, axis: int | None = None) -> Tensor:
-    """log(softmax(x)) along `dim` (or `axis`; the last one by default); `dtype` casts first."""
-    return softmaxes.log_softmax(_cast(input, dtype), axis=_axis(dim, axis, -1))
-
-
-def _cast(x: Any, dtype: Any) -> Any:
-    return x if dtype is None else ops.astype(x, dtype=dtype)
+# -- dropout and attention --------------------------------------------------------------------------------------------
 
 
 @one_frame
 def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """Each element 0 with probability p, the others divided by 1 - p; without `training` the input itself."""
+    """Each element 0 with probability p, the others divided by 1 - p; without `training` the input itself.
+
+    >>> import retrograd as rg
+    >>> x = rg.ones(1000)
+    >>> kept = rg.nn.functional.dropout(x, 0.5)
+    >>> sorted(set(kept.tolist()))
+    [0.0, 2.0]
+    >>> rg.nn.functional.dropout(x, 0.5, training=False) is x
+    True
+    """
     return random.dropout(input, p, training)
 
 
@@ -390,6 +398,11 @@ def scaled_dot_product_attention(
 
     A boolean mask is True where a query sees a key, a floating one is added to the scores; is_causal lets query i see
     keys 0…i. `dropout_p` drops probabilities, whenever it is above 0.
+
+    >>> import retrograd as rg
+    >>> q, k, v = rg.randn(2, 4, 8), rg.randn(2, 6, 8), rg.randn(2, 6, 3)
+    >>> rg.nn.functional.scaled_dot_product_attention(q, k, v).shape
+    (2, 4, 3)
     """
     if not dropout_p:
         return attention.scaled_dot_product_attention(query, key, value, attn_mask, is_causal=is_causal, scale=scale)

@@ -105,7 +105,12 @@ class Bilinear(Module):
 
 
 class Identity(Module):
-    """Gives its input back; takes any arguments, and ignores them, so that it can stand in for any layer."""
+    """Gives its input back; takes any arguments, and ignores them, so that it can stand in for any layer.
+
+    >>> import retrograd as rg
+    >>> rg.nn.Identity()(rg.tensor([1.0, 2.0]))
+    tensor([1., 2.])
+    """
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__()

@@ -24,13 +24,23 @@ def mse_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tenso
 
 @one_frame
 def l1_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
-    """The mean of |input - target|. Shapes must be equal."""
+    """The mean of |input - target|. Shapes must be equal.
+
+    >>> import retrograd as rg
+    >>> rg.nn.functional.l1_loss(rg.tensor([2.0, 4.0]), rg.tensor([2.0, 6.0]))
+    tensor(1.)
+    """
     return loss.l1_loss(input, target, reduction)
 
 
 @one_frame
 def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: float = 1.0) -> Tensor:
-    """Half the squared error up to `delta`, a straight line beyond (Huber 1964)."""
+    """Half the squared error up to `delta`, a straight line beyond (Huber 1964).
+
+    >>> import retrograd as rg
+    >>> rg.nn.functional.huber_loss(rg.tensor([0.5, 3.0]), rg.zeros(2), reduction="none")
+    tensor([0.125, 2.5  ])
+    """
     if not delta > 0:
         raise ValueError(f"delta must be above 0, got {delta}")
     error = loss.l1_loss(input, target, "none")
@@ -40,7 +50,12 @@ def huber_loss(input: Tensor, target: Tensor, reduction: str = "mean", delta: fl
 
 @one_frame
 def smooth_l1_loss(input: Tensor, target: Tensor, *, reduction: str = "mean", beta: float = 1.0) -> Tensor:
-    """The Huber loss divided by `beta`, its bend; with beta=0 the L1 loss."""
+    """The Huber loss divided by `beta`, its bend; with beta=0 the L1 loss.
+
+    >>> import retrograd as rg
+    >>> rg.nn.functional.smooth_l1_loss(rg.tensor([0.5, 3.0]), rg.zeros(2), reduction="none", beta=2.0)
+    tensor([0.0625, 2.    ])
+    """
     if beta == 0:
         return loss.l1_loss(input, target, reduction)
     return ops.divide(huber_loss(input, target, reduction, beta), beta)
@@ -78,7 +93,12 @@ def nll_loss(
     ignore_index: int = -100,
     reduction: str = "mean",
 ) -> Tensor:
-    """-input[label] for log-probabilities (N, C), (N, C, d1, …) or (C,) and integer labels; weight (C,) per class."""
+    """-input[label] for log-probabilities (N, C), (N, C, d1, …) or (C,) and integer labels; weight (C,) per class.
+
+    >>> import retrograd as rg
+    >>> rg.nn.functional.nll_loss(rg.log(rg.tensor([[0.25, 0.75]])), rg.tensor([0]))
+    tensor(1.3862944)
+    """
     if weight is None:
         return loss.nll_loss(input, target, reduction, ignore_index)
     x = asarray(input)
@@ -102,7 +122,12 @@ def binary_cross_entropy_with_logits(
     reduction: str = "mean",
     pos_weight: Tensor | None = None,
 ) -> Tensor:
-    """-t·log σ(x) - (1 - t)·log(1 - σ(x)) for scores x and targets t in 0…1 of the same shape."""
+    """-t·log σ(x) - (1 - t)·log(1 - σ(x)) for scores x and targets t in 0…1 of the same shape.
+
+    >>> import retrograd as rg
+    >>> rg.nn.functional.binary_cross_entropy_with_logits(rg.tensor([0.0]), rg.tensor([1.0]))
+    tensor(0.6931472)
+    """
     return loss.binary_cross_entropy_with_logits(input, target, weight, reduction, pos_weight)
 
 

@@ -37,14 +37,24 @@ class MSELoss(_Loss):
 
 
 class L1Loss(_Loss):
-    """The mean of |prediction - target|; shapes must be equal."""
+    """The mean of |prediction - target|; shapes must be equal.
+
+    >>> import retrograd as rg
+    >>> rg.nn.L1Loss()(rg.tensor([2.0, 4.0]), rg.tensor([2.0, 6.0]))
+    tensor(1.)
+    """
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.l1_loss(input, target, reduction=self.reduction)
 
 
 class HuberLoss(_Loss):
-    """Half the squared error up to `delta`, a straight line beyond (Huber 1964)."""
+    """Half the squared error up to `delta`, a straight line beyond (Huber 1964).
+
+    >>> import retrograd as rg
+    >>> rg.nn.HuberLoss(reduction="none")(rg.tensor([0.5, 3.0]), rg.zeros(2))
+    tensor([0.125, 2.5  ])
+    """
 
     def __init__(self, reduction: str = "mean", delta: float = 1.0):
         super().__init__(reduction)
@@ -55,7 +65,12 @@ class HuberLoss(_Loss):
 
 
 class SmoothL1Loss(_Loss):
-    """The Huber loss divided by `beta`, its bend (Girshick 2015)."""
+    """The Huber loss divided by `beta`, its bend (Girshick 2015).
+
+    >>> import retrograd as rg
+    >>> rg.nn.SmoothL1Loss(reduction="none", beta=2.0)(rg.tensor([0.5, 3.0]), rg.zeros(2))
+    tensor([0.0625, 2.    ])
+    """
 
     def __init__(self, reduction: str = "mean", beta: float = 1.0):
         super().__init__(reduction)
@@ -101,7 +116,12 @@ class CrossEntropyLoss(_WeightedLoss):
 
 
 class NLLLoss(_WeightedLoss):
-    """-log_probabilities[label]: what CrossEntropyLoss is behind a LogSoftmax."""
+    """-log_probabilities[label]: what CrossEntropyLoss is behind a LogSoftmax.
+
+    >>> import retrograd as rg
+    >>> rg.nn.NLLLoss()(rg.log(rg.tensor([[0.25, 0.75]])), rg.tensor([0]))
+    tensor(1.3862944)
+    """
 
     def __init__(self, weight: Any = None, *, ignore_index: int = -100, reduction: str = "mean"):
         super().__init__(weight, reduction)
@@ -112,7 +132,12 @@ class NLLLoss(_WeightedLoss):
 
 
 class BCELoss(_WeightedLoss):
-    """Binary cross-entropy of probabilities. BCEWithLogitsLoss on the scores themselves is exact where this is not."""
+    """Binary cross-entropy of probabilities. BCEWithLogitsLoss on the scores themselves is exact where this is not.
+
+    >>> import retrograd as rg
+    >>> rg.nn.BCELoss()(rg.tensor([0.5]), rg.tensor([1.0]))
+    tensor(0.6931472)
+    """
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.binary_cross_entropy(input, target, self.weight, reduction=self.reduction)

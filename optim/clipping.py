@@ -159,7 +159,14 @@ def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:
 
 @one_frame
 def vector_to_parameters(vector: Tensor, parameters: Iterable[Tensor]) -> None:
-    """Copy a vector that `parameters_to_vector` gave back into the parameters."""
+    """Copy a vector that `parameters_to_vector` gave back into the parameters.
+
+    >>> import retrograd as rg
+    >>> layer = rg.nn.Linear(2, 1)
+    >>> rg.nn.utils.vector_to_parameters(rg.tensor([1.0, 2.0, 3.0]), layer.parameters())
+    >>> layer.weight.tolist(), layer.bias.tolist()
+    ([[1.0, 2.0]], [3.0])
+    """
     listed = list(parameters)
     needed = sum(p.size for p in listed)
     if vector.shape != (needed,):

@@ -26,6 +26,16 @@ class LRScheduler:
 
     Making a schedule sets the rate of step 0. `base` is what the group's rate was when its first schedule was made; it
     stays in the group as "initial_lr". One schedule at a time drives an optimizer: SequentialLR joins several.
+
+    >>> import retrograd as rg
+    >>> class Halving(rg.optim.lr_scheduler.LRScheduler):
+    ...     def rate(self, step, base, group):
+    ...         return base / 2**step
+    >>> opt = rg.optim.SGD([rg.tensor(0.0, requires_grad=True)], lr=1.0)
+    >>> schedule = Halving(opt)
+    >>> schedule.step()
+    >>> schedule.get_last_lr()
+    [0.5]
     """
 
     @one_frame
@@ -121,7 +131,18 @@ class LambdaLR(LRScheduler):
 
 
 class StepLR(LRScheduler):
-    """The rate times gamma after every `step_size` steps."""
+    """The rate times gamma after every `step_size` steps.
+
+    >>> import retrograd as rg
+    >>> opt = rg.optim.SGD([rg.tensor(0.0, requires_grad=True)], lr=1.0)
+    >>> schedule = rg.optim.lr_scheduler.StepLR(opt, step_size=2, gamma=0.5)
+    >>> rates = []
+    >>> for _ in range(5):
+    ...     rates += schedule.get_last_lr()
+    ...     schedule.step()
+    >>> rates
+    [1.0, 1.0, 0.5, 0.5, 0.25]
+    """
 
     @one_frame
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1):
@@ -133,7 +154,18 @@ class StepLR(LRScheduler):
 
 
 class LinearLR(LRScheduler):
-    """The rate times a factor that goes from start_factor to end_factor in `total_iters` steps and stays there."""
+    """The rate times a factor that goes from start_factor to end_factor in `total_iters` steps and stays there.
+
+    >>> import retrograd as rg
+    >>> opt = rg.optim.SGD([rg.tensor(0.0, requires_grad=True)], lr=1.0)
+    >>> schedule = rg.optim.lr_scheduler.LinearLR(opt, start_factor=0.5, total_iters=2)
+    >>> rates = []
+    >>> for _ in range(4):
+    ...     rates += schedule.get_last_lr()
+    ...     schedule.step()
+    >>> rates
+    [0.5, 0.75, 1.0, 1.0]
+    """
 
     @one_frame
     def __init__(
@@ -179,7 +211,18 @@ class CosineAnnealingLR(LRScheduler):
 
 
 class CosineAnnealingWarmRestarts(LRScheduler):
-    """Half a cosine from the first rate to eta_min in T_0 steps, then from the top again in T_0 · T_mult, and so on."""
+    """Half a cosine from the first rate to eta_min in T_0 steps, then from the top again in T_0 · T_mult, and so on.
+
+    >>> import retrograd as rg
+    >>> opt = rg.optim.SGD([rg.tensor(0.0, requires_grad=True)], lr=1.0)
+    >>> schedule = rg.optim.lr_scheduler.CosineAnnealingWarmRestarts(opt, T_0=2)
+    >>> rates = []
+    >>> for _ in range(4):
+    ...     rates += schedule.get_last_lr()
+    ...     schedule.step()
+    >>> [round(rate, 3) for rate in rates]
+    [1.0, 0.5, 1.0, 0.5]
+    """
 
     @one_frame
     def __init__(self, optimizer: Optimizer, T_0: int, T_mult: int = 1, eta_min: float = 0.0, last_epoch: int = -1):
@@ -227,7 +270,20 @@ class WarmupCosineLR(LRScheduler):
 
 
 class SequentialLR(LRScheduler):
-    """Several schedules of one optimizer, one after the other: number i runs from milestones[i-1] to milestones[i]."""
+    """Several schedules of one optimizer, one after the other: number i runs from milestones[i-1] to milestones[i].
+
+    >>> import retrograd as rg
+    >>> from retrograd.optim import lr_scheduler
+    >>> opt = rg.optim.SGD([rg.tensor(0.0, requires_grad=True)], lr=1.0)
+    >>> parts = [lr_scheduler.LinearLR(opt, 0.5, total_iters=2), lr_scheduler.StepLR(opt, 1, gamma=0.5)]
+    >>> schedule = lr_scheduler.SequentialLR(opt, parts, milestones=[2])
+    >>> rates = []
+    >>> for _ in range(5):
+    ...     rates += schedule.get_last_lr()
+    ...     schedule.step()
+    >>> rates
+    [0.5, 0.75, 1.0, 0.5, 0.25]
+    """
 
     @one_frame
     def __init__(

@@ -108,12 +108,24 @@ def precision_recall_f1(
 
 
 def precision(prediction: Any, target: Any, average: Average = "macro") -> float:
-    """The average of the classes' precisions, one number: see `precision_recall_f1`."""
+    """The average of the classes' precisions, one number: see `precision_recall_f1`.
+
+    Example:
+        >>> from retrograd.train.metrics import precision
+        >>> round(precision([0, 1, 2, 2], [0, 1, 1, 2]), 4)
+        0.8333
+    """
     return precision_recall_f1(prediction, target, average=average).precision
 
 
 def recall(prediction: Any, target: Any, average: Average = "macro") -> float:
-    """The average of the classes' recalls, one number: see `precision_recall_f1`."""
+    """The average of the classes' recalls, one number: see `precision_recall_f1`.
+
+    Example:
+        >>> from retrograd.train.metrics import recall
+        >>> round(recall([0, 1, 2, 2], [0, 1, 1, 2]), 4)
+        0.8333
+    """
     return precision_recall_f1(prediction, target, average=average).recall
 
 

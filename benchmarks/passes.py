@@ -25,6 +25,12 @@ from .suite import FILES, HERE
 
 PAIRS = 11
 
+
+def _one_behind_the_other(spans: Sequence[Any], chunks: Sequence[int]) -> list[int]:
+    """Every piece of memory for itself, behind the chunks that there are."""
+    return [sum(chunks) + sum(s.nbytes for s in spans[:i]) for i in range(len(spans))]
+
+
 PASSES: dict[str, dict[str, Callable[..., Any]]] = {
     "all passes": {},
     "without algebra": {"program.simplify": lambda steps, *rest: (list(steps), {})},
@@ -32,6 +38,8 @@ PASSES: dict[str, dict[str, Callable[..., Any]]] = {
     "without merging equal values": {"program.merge_equal": lambda steps, *rest: (list(steps), {})},
     "without writing fused records out": {"program.expand": lambda tape: tape.steps},
     "without fusion": {"program.fuse": lambda steps, *rest: list(steps)},
+    "without recomputation": {"program.recompute": lambda steps, *rest: list(steps)},
+    "without packing": {"arena.packed": _one_behind_the_other},
     "without reuse in place": {"places.Builder._may_overwrite": lambda *_: False},
     "without destination passing": {
         "places.Builder._targets": lambda *_: {},

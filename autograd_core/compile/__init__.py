@@ -5,6 +5,7 @@
     expansion         fused records written out                                 scalar_form     a step as an expression
     simplify, passes  algebra, constants, equal values, dead code
     fusion, spaces    elementwise steps and reductions become groups            lowering        a group as a kernel
+    recompute         what is computed again rather than kept
     places, arena     memory for every value, and the calls                     bounds          checks of indices
     listing           a program for a reader                                    eager_kernels   kernels without compile
 

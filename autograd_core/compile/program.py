@@ -25,6 +25,7 @@ from .fusion import fuse
 from .listing import flops, listing
 from .passes import dead_code, is_effect, merge_equal, reads
 from .places import Builder
+from .recompute import recompute
 from .simplify import fold_constants, simplify
 from .tape import Tape
 
@@ -69,6 +70,8 @@ class Program:
         refused: set[tuple[int, ...]] = set()
         while True:  # a group that no kernel can be made for is taken apart, and its steps run with the array library
             self.steps = fuse(steps, tape.specs, roots(tape, steps), wanted, refused) if generating else steps
+            if backend.generates():
+                self.steps = recompute(self.steps, tape.specs, roots(tape, self.steps), wanted)
             found = self._place(builder, arguments, wanted)
             if not found:
                 break

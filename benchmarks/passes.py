@@ -62,6 +62,8 @@ def without(replaced: dict[str, Callable[..., Any]]) -> Iterator[None]:
 def main(names: Sequence[str]) -> None:
     """Print one table per workload."""
     files = {name: str(file) for file in FILES for name in load_module(str(HERE / file)).WORKLOADS}
+    for name in [name for name in names if name not in files]:
+        raise SystemExit(f"there is no workload {name!r}; there are {', '.join(files)}")
     for name in names or ("gpt-128",):
         made: dict[str, tuple[Callable[[], Any], Any]] = {}
         for row, replaced in PASSES.items():

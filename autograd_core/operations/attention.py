@@ -20,6 +20,7 @@ import numpy as np
 from ..define import fused
 from ..half import rounded, wide, widened
 from ..samples import Sample, calls, draw
+from .contraction import transposed
 
 Block = tuple[slice, slice, slice, slice]  # batch, heads, queries, keys
 
@@ -59,11 +60,6 @@ def _scale(query: Any, scale: float | None) -> float:
     return 1 / math.sqrt(max(query.shape[-1], 1)) if scale is None else scale
 
 
-def _swapped(ops: Any, x: Any) -> Any:
-    n = len(x.shape)
-    return ops.transpose(x, axes=(*range(n - 2), n - 1, n - 2))
-
-
 def _causal(ops: Any, query: Any, key: Any) -> Any:
     """(L, S): query i may see keys 0…i."""
     rows = ops.reshape(ops.arange_like(query, query.shape[-2]), shape=(query.shape[-2], 1))
@@ -72,7 +68,7 @@ def _causal(ops: Any, query: Any, key: Any) -> Any:
 
 def _probabilities(ops: Any, query: Any, key: Any, mask: Any, causal: Any, scale: float) -> Any:
     """softmax over the keys that a query may see; zeros where it may see none."""
-    scores = ops.matmul(ops.multiply(query, scale), _swapped(ops, key))
+    scores = ops.matmul(ops.multiply(query, scale), transposed(ops, key))
     if mask is not None and mask.dtype.kind == "b":
         scores = ops.where(mask, scores, -math.inf)
     elif mask is not None:

@@ -26,7 +26,8 @@ def _as_matrices(ops: Any, g: Any, x: Any, y: Any, x_shape: Any, y_shape: Any) -
     return g, x, y
 
 
-def _turned(ops: Any, x: Any) -> Any:
+def transposed(ops: Any, x: Any) -> Any:
+    """The matrices of a batch transposed: (…, n, m) → (…, m, n)."""
     n = len(x.shape)
     return ops.transpose(x, axes=(*range(n - 2), n - 1, n - 2))
 
@@ -43,7 +44,7 @@ def _matmul_x(ops, g, y, x_shape, y_shape):
         return ops.matmul(g, ops.transpose(y))
     g, _, y = _as_matrices(ops, g, None, y, x_shape, y_shape)
     shape = x_shape if len(x_shape) > 1 else (1, *x_shape)
-    return ops.reshape(_summed_to(ops, ops.matmul(g, _turned(ops, y)), shape), shape=x_shape)
+    return ops.reshape(_summed_to(ops, ops.matmul(g, transposed(ops, y)), shape), shape=x_shape)
 
 
 def _matmul_y(ops, g, x, x_shape, y_shape):
@@ -56,7 +57,7 @@ def _matmul_y(ops, g, x, x_shape, y_shape):
         rows = math.prod(x.shape[:-1])
         x = ops.reshape(x, shape=(rows, x.shape[-1]))
         g = ops.reshape(g, shape=(rows, g.shape[-1]))
-    return ops.reshape(_summed_to(ops, ops.matmul(_turned(ops, x), g), shape), shape=y_shape)
+    return ops.reshape(_summed_to(ops, ops.matmul(transposed(ops, x), g), shape), shape=y_shape)
 
 
 @record(

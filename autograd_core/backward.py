@@ -18,6 +18,7 @@ from .context import current, switched
 from .errors import describe, one_frame
 from .graph import Node, Output
 from .hooks import run_hooks
+from .operations.indexing import index_added, scatter_into
 from .promotion import is_float
 from .record import Record, Scatter, raw_ops, tensor_ops
 from .tensor import TENSOR_TYPES, Tensor
@@ -318,8 +319,6 @@ def fit(ops: Any, g: Any, shape: tuple[int, ...], dtype: Any, rec: Record) -> An
 
 def _dense(g: Scatter, entry: list[Any] | None, lifted: bool) -> Any:
     """Add a scattered gradient to what waits in `entry`: None where that took it up, else the first total."""
-    from .operations.indexing import index_added, scatter_into
-
     if lifted:
         total = index_added(None if entry is None else entry[1], g)
         if entry is None:
@@ -411,7 +410,7 @@ def _no_graph(t: Tensor) -> str:
         return (
             "backward() on a tensor with no graph: nothing that it was computed from requires a gradient. Set "
             "requires_grad=True on the parameters (rg.tensor(..., requires_grad=True)) before the forward pass, and do "
-            "not run it under no_grad."
+            "not run it under no_grad. What a compiled function returns has none: call backward() inside it."
         )
     return f"backward() on a tensor that cannot have a graph: {describe(t)}"
 

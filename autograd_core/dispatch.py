@@ -33,7 +33,7 @@ def function_of(rec: Record, operator: bool = False) -> Callable:
         return _unary(rec)
     if rec.kind in ("elementwise", "contraction") and uniform and plain and len(rec.inputs) == 2:
         return _binary(rec, operator)
-    if len(rec.inputs) == 1 and not (rec.variadic or rec.multiple or rec.residuals or rec.optional):
+    if len(rec.inputs) == 1 and not (rec.multiple or rec.residuals or rec.optional):
         return _with_attributes(rec)
     return _general(rec)
 
@@ -98,7 +98,7 @@ def _binary(rec: Record, operator: bool) -> Callable:
 
 
 def _with_attributes(rec: Record) -> Callable:
-    """One Tensor, and attributes by name: reductions, movements, softmax and their like."""
+    """One Tensor, and attributes by name: reductions, movements, softmax, slices and their like."""
     impl, save, defaults, n = rec.impl, rec.save, rec.defaults, len(rec.attributes)
     has_rule, forward_again = rec.differentiable, rec.joint and not rec.exact
     keeps_input = bool(rec.saved_inputs[_ONE]) if has_rule else False

@@ -32,6 +32,11 @@ class _Hole:
 
 HOLE = _Hole()
 _STATIC = (int, slice, type(None), type(Ellipsis))
+_PLAIN = frozenset(_STATIC)
+
+
+def _of_ints(part: slice) -> bool:
+    return {type(part.start), type(part.stop), type(part.step)} <= {int, type(None)}
 
 
 def parse(index: Any) -> tuple[tuple[Any, ...], list[Any]]:
@@ -40,8 +45,11 @@ def parse(index: Any) -> tuple[tuple[Any, ...], list[Any]]:
     >>> parse((slice(1, None), [0, 2]))
     ((slice(1, None, None), []), [array([0, 2])])
     """
+    items = index if isinstance(index, tuple) else (index,)
+    if _PLAIN.issuperset([type(i) for i in items]) and all([type(i) is not slice or _of_ints(i) for i in items]):
+        return items, []
     template, arrays = [], []
-    for item in index if isinstance(index, tuple) else (index,):
+    for item in items:
         if isinstance(item, (bool, np.bool_)):
             item = np.asarray(item)
         elif isinstance(item, np.integer):
@@ -208,6 +216,9 @@ def scatter_into(buffer: Any, scatter: Scatter) -> Any:
     """Add a scattered gradient to a raw buffer, or to zeros: the walk's own accumulation."""
     if buffer is None:
         buffer = backend_of(scatter.value).xp.zeros(scatter.shape, scatter.value.dtype)
+        if not scatter.indices:  # no place is named twice
+            buffer[scatter.template] = scatter.value
+            return buffer
     _add_at(buffer, scatter.template, scatter.indices, scatter.value)
     return buffer
 

@@ -46,3 +46,21 @@ def test_aux_carries_no_graph():
 def test_what_is_no_function_is_refused_at_once():
     with pytest.raises(TypeError, match="take a function, got float"):
         rg.grad(3.0)
+
+
+def test_the_product_with_a_hessian_is_the_one_with_the_whole_matrix():
+    def f(x):
+        return (rg.sin(x) * x[::-1] ** 2).sum()
+
+    rng = np.random.default_rng(0)
+    x, v = rng.standard_normal((2, 5))
+    found = rg.hvp(f, x, v)
+    assert type(found) is np.ndarray
+    np.testing.assert_allclose(found, rg.hessian(f)(x) @ v, rtol=1e-12)
+
+
+def test_a_jacobian_has_the_axes_of_the_result_before_those_of_the_argument():
+    x = np.arange(6.0).reshape(2, 3)
+    found = rg.jacobian(lambda x: x.sum(axis=1) ** 2)(x)
+    assert found.shape == (2, 2, 3)
+    np.testing.assert_allclose(found, np.eye(2)[:, :, None] * 2 * x.sum(axis=1)[:, None, None] * np.ones(3))

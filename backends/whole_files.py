@@ -14,6 +14,8 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
     Where the block or the file system raises, nothing is left of it, and the old file, if any, is untouched.
 
+    Raises OSError where the file system refuses, or has no room: it names `path`, not the file beside it.
+
     Example:
         >>> import os, tempfile
         >>> from pathlib import Path
@@ -27,14 +29,20 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     # Through a symbolic link, or the link itself would be replaced by a file.
     target = os.path.realpath(os.fspath(path))
     temporary = os.path.join(os.path.dirname(target), f".{os.getpid()}-{os.urandom(6).hex()}.tmp")
-    # Not tempfile: it makes files that only the owner may read, whatever the umask says.
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        # Not tempfile: it makes files that only the owner may read, whatever the umask says.
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        # A full disk names no file, and all else one that is gone by now.
+        if error.errno is None or error.filename not in (None, temporary):
+            raise
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from None

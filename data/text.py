@@ -68,9 +68,13 @@ def read_columns(
 
     name, ending = os.fspath(path), Path(path).suffix.lower()
     if delimiter is None and ending not in DELIMITERS:
-        raise ValueError(f"{name}: expected a file that ends in {', '.join(DELIMITERS)}, or delimiter=…")
-    rows = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=delimiter or DELIMITERS[ending], strict=True)
+        raise ValueError(
+            f"{name}: expected a table whose name ends in {', '.join(DELIMITERS)}; in a program delimiter=… reads more"
+        )
+    text = read_text(path)
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter or DELIMITERS[ending], strict=True)
     found: dict[str, list[str]] = {column: [] for column in columns}
+    limit = csv.field_size_limit(max(len(text), 1))  # a text may be as long as the file
     try:
         header = next(rows, None)
         if header is None:
@@ -88,6 +92,8 @@ def read_columns(
                 found[column].append(row[place])
     except csv.Error as error:
         raise ValueError(f"{name}: line {rows.line_num} is no row of a table: {error}") from None
+    finally:
+        csv.field_size_limit(limit)
     if not all(found.values()):
         raise ValueError(f"{name} has a header and no rows")
     if filled:
@@ -99,14 +105,15 @@ def _check_filled(found: dict[str, list[str]], name: str) -> None:
     for column, cells in found.items():
         empty = [i for i, cell in enumerate(cells, 1) if not cell.strip()]
         if empty:
-            more = f" and {len(empty) - 1} more" if len(empty) > 1 else ""
-            raise ValueError(f"{name}: row {empty[0]}{more} has nothing in the column {column!r}. Leave it out.")
+            rows = f"row {empty[0]} has" if len(empty) == 1 else f"row {empty[0]} and {len(empty) - 1} more have"
+            raise ValueError(f"{name}: {rows} nothing in the column {column!r}. Leave out such rows.")
 
 
 def _place(header: list[str], column: str, name: str) -> int:
     if header.count(column) != 1:
         what = "has no column" if column not in header else "has more than one column"
-        raise ValueError(f"{name} {what} {column!r}. Its columns are {', '.join(map(repr, header))}")
+        mend = ". Are they separated by something else?" if len(header) == 1 and column in header[0] else ""
+        raise ValueError(f"{name} {what} {column!r}. Its columns are {', '.join(map(repr, header))}{mend}")
     return header.index(column)
 
 

@@ -47,8 +47,8 @@ def generate(
     top_k: int | None = None,
     top_p: float | None = None,
     repetition_penalty: float = 1.0,
-    stop_ids: int | Sequence[int] = (),
-    stop: Sequence[str] = (),
+    stop_ids: int | Sequence[int] | None = None,
+    stop: Sequence[str] | None = None,
     decode: Callable[[list[int]], str] | None = None,
     stream: Callable[[int, Any], Any] | None = None,
     seed: int | None = None,
@@ -68,7 +68,7 @@ def generate(
             after division of the scores by it: 1 as the model says, lower is safer.
         top_k: draw among the k likeliest tokens. top_p: among the likeliest that have this probability together.
         repetition_penalty: above 1 makes tokens less likely that were there before, in the prompt too.
-        stop_ids: tokens at which a text ends, such as the tokenizer's eos_token_id.
+        stop_ids: tokens at which a text ends, such as the tokenizer's eos_token_id; None where there is none.
         stop: strings at which it ends; needs `decode`.
         decode: gives the text of a list of token numbers, such as `tokenizer.decode`.
         stream: called as soon as something is there, with the number of the prompt and the new text, or without
@@ -92,11 +92,12 @@ def generate(
         (6, ['length'])
     """
     prompts, mask = _prompts(input_ids, attention_mask)
+    stop = () if stop is None else stop
     _check(model, temperature, top_k, top_p, repetition_penalty, max_new_tokens, stop, decode)
     places = model.config.max_position_embeddings
     if not slide:
         _check_length(prompts.shape[1], max_new_tokens, places)
-    stop_ids = (stop_ids,) if isinstance(stop_ids, int) else stop_ids
+    stop_ids = () if stop_ids is None else (stop_ids,) if isinstance(stop_ids, int) else stop_ids
     rows = [
         _Row(i, ids[seen == 1], stop_ids, stop, decode, stream)
         for i, (ids, seen) in enumerate(zip(prompts, mask, strict=True))
@@ -262,14 +263,15 @@ def _check(
             "generate needs a causal language model with new_cache, such as GPT2LMHeadModel, got "
             f"{type(model).__name__}"
         )
-    for name, value, good, expected in (
-        ("max_new_tokens", max_new_tokens, max_new_tokens >= 1, "at least 1"),
-        ("temperature", temperature, 0 <= temperature < np.inf, "0 (greedy) or more"),
-        ("top_k", top_k, top_k is None or top_k >= 1, "at least 1"),
-        ("top_p", top_p, top_p is None or 0 < top_p <= 1, "above 0 and at most 1"),
-        ("repetition_penalty", repetition_penalty, 0 < repetition_penalty < np.inf, "above 0"),
+    whole, number = (int, np.integer), (int, float, np.number)
+    for name, value, kind, good, expected in (
+        ("max_new_tokens", max_new_tokens, whole, lambda v: v >= 1, "a whole number of at least 1"),
+        ("temperature", temperature, number, lambda v: 0 <= v < np.inf, "0 (greedy) or more"),
+        ("top_k", top_k, (*whole, type(None)), lambda v: v is None or v >= 1, "a whole number of at least 1"),
+        ("top_p", top_p, (*number, type(None)), lambda v: v is None or 0 < v <= 1, "above 0 and at most 1"),
+        ("repetition_penalty", repetition_penalty, number, lambda v: 0 < v < np.inf, "above 0"),
     ):
-        if not good:
+        if not isinstance(value, kind) or not good(value):
             raise ValueError(f"{name} must be {expected}, got {value!r}")
     if isinstance(stop, str):
         raise TypeError(f"stop is a list of strings, got the text {stop!r}; write [{stop!r}]")

@@ -23,7 +23,7 @@ from retrograd.models import (
     load_lora,
 )
 from retrograd.nn import functional as F
-from retrograd.train import callbacks, classifier_folder, metrics
+from retrograd.train import classifier_folder, metrics
 from retrograd.train import text_classification as classification
 
 pytest.importorskip("tokenizers")
@@ -165,43 +165,6 @@ def test_equal_seeds_give_equal_bits(encoder: Path, table: Path, capsys: pytest.
     assert found[0] == found[1] != found[2]
 
 
-@pytest.mark.parametrize(
-    "how", [{"lora": 2, "compiled": True}, {"freeze": True}, {"full": True}], ids=["lora compiled", "freeze", "full"]
-)
-def test_a_run_goes_on_where_it_was_broken_off(
-    encoder: Path, table: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, how: dict
-) -> None:
-    whole, broken = encoder.parent / "whole", encoder.parent / "broken"
-    assert finetune(capsys, encoder, table, epochs=3, out=whole, **how)[0] == 0
-
-    def interrupted(self: object, trainer: rg.train.Trainer) -> None:
-        if trainer.epoch == 1 and trainer.position == 1:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(callbacks.Schedule, "on_step_end", broken_schedule(interrupted))
-        assert finetune(capsys, encoder, table, epochs=3, out=broken, **how)[0] == 130
-    assert not (broken / "config.json").exists()
-    code, _, err = finetune(capsys, encoder, table, epochs=3, out=broken, **how)
-    assert code == 1
-    assert "--resume goes on with it" in err
-    assert finetune(capsys, encoder, table, epochs=3, out=broken, resume=True, **how)[0] == 0
-    assert (whole / "model.safetensors").read_bytes() == (broken / "model.safetensors").read_bytes()
-    code, _, err = finetune(capsys, encoder, table, epochs=3, out=broken, resume=True, **how)
-    assert code == 1
-    assert "is finished" in err
-
-
-def broken_schedule(interrupted: Callable) -> Callable:
-    proper = callbacks.Schedule.on_step_end
-
-    def on_step_end(self: callbacks.Schedule, trainer: rg.train.Trainer) -> None:
-        proper(self, trainer)
-        interrupted(self, trainer)
-
-    return on_step_end
-
-
 # -- bad input --------------------------------------------------------------------------------------------------------
 
 
@@ -245,10 +208,11 @@ LONG = "who " * (PLACES + 1)
         (nothing, {"data": "nowhere.csv"}, "nowhere.csv: No such file"),
         (table_of(header=("text", "kind")), {}, "has no column 'question'. Its columns are 'text', 'kind'"),
         (table_of(header=("question", "label")), {}, "has no column 'kind'"),
-        (table_of(("  ", "time"), ("", "time")), {}, "row 21 and 1 more has nothing in the column 'question'"),
+        (table_of(("  ", "time"), ("", "time")), {}, "row 21 and 1 more have nothing in the column 'question'"),
         (table_of(("who", "")), {}, "row 21 has nothing in the column 'kind'"),
         (table_of((LONG, "time"), (LONG, "time")), {}, "row 21 has 15 tokens where the model has places for 12, and 1"),
-        (nothing, {"max_length": PLACES + 1}, "max_length=13 is more than the 12"),
+        (nothing, {"max_length": PLACES + 1}, "max_length must be from 1 to the 12 tokens"),
+        (nothing, {"max_length": 0}, "max_length must be from 1 to the 12 tokens"),
         (nothing, {"max_length": 2}, "at least 3"),
         (nothing, {"test": "test.csv"}, "has the label 'animal', unknown from training"),
         (nothing, {"epochs": 0}, "epochs must be a whole number of at least 1"),
@@ -352,7 +316,9 @@ def test_what_predict_refuses(encoder: Path, table: Path, capsys: pytest.Capture
         ({"data": empty}, "row 2 has nothing in the column 'question'"),
         ({"model": encoder}, "lacks 2 weights: 'classifier.weight', 'classifier.bias'"),
         ({"model": gpt}, "holds a model of type 'gpt2'"),
-        ({"out": encoder.parent / "no" / "found.csv"}, "No such file or directory"),
+        ({"out": encoder.parent / "no" / "found.csv"}, f"there is no folder {encoder.parent / 'no'}"),
+        ({"out": encoder}, f"--out {encoder} is a folder; name a file"),
+        ({"max_length": 0}, "max_length must be from 1 to the 12"),
     ):
         code, out, err = run(capsys, "predict", **(good | options))
         assert (code, out) == (1, "")
@@ -438,11 +404,16 @@ def test_the_example_says_what_it_needs(
 ) -> None:
     monkeypatch.delenv("RETROGRAD_MINILM", raising=False)
     monkeypatch.setenv("RETROGRAD_DATA", str(encoder.parent))
-    for options, expected in (([], "all-MiniLM-L6-v2"), (["--model", str(encoder)], "`retrograd fetch trec --to")):
+    for options, expected in (
+        ([], "`retrograd fetch minilm --to DIR`"),
+        (["--model", str(encoder)], "`retrograd fetch trec --to"),
+    ):
         assert finetune_bert.main(options) == 1
         err = capsys.readouterr().err
         assert expected in err
         assert err.count("\n") == 1
+    assert finetune_bert.main(["--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
 
 
 def test_without_scikit_learn_a_row_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,9 +75,9 @@ def test_a_folder_of_byte_pairs(folder: Path, capsys: pytest.CaptureFixture[str]
     ("changes", "expected"),
     [
         ({"--model": "nowhere"}, "nowhere is not a folder"),
-        ({"--prompt": ""}, "text 0 is empty"),
+        ({"--prompt": ""}, "--prompt is empty"),
         ({"--prompt": "TO BE"}, "characters that the vocabulary of 16 lacks: 'B' 'E' 'O' 'T'"),
-        ({"--max-new-tokens": 0}, "max_new_tokens must be at least 1, got 0"),
+        ({"--max-new-tokens": 0}, "max_new_tokens must be a whole number of at least 1, got 0"),
         ({"--temperature": -1}, "temperature must be 0 (greedy) or more"),
         ({"--top-p": 2}, "top_p must be above 0 and at most 1"),
         ({"--stop": ""}, "a stop string must not be empty"),

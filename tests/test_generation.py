@@ -119,6 +119,8 @@ def test_stopping_at_a_token_and_at_a_string() -> None:
     assert out.texts[0] == plain.texts[0][:place]
     assert out.tokens[0] == first[: place + 2]
     assert generate(model, ids, max_new_tokens=20, stop_ids=end).tokens[0] == first[:n]
+    never = generate(model, ids, max_new_tokens=20, stop_ids=None, stop=None)  # an eos_token_id that there is not
+    assert never.reasons == ["length"] * len(never.tokens)
 
 
 def test_it_ends_when_all_have_ended() -> None:
@@ -227,10 +229,12 @@ def test_a_text_longer_than_the_model_slides_on(compile: bool) -> None:
         ({"attention_mask": [[1, 1]]}, ValueError, r"attention_mask of the tokens' shape \(1, 3\), got \(1, 2\)"),
         ({"attention_mask": [[1, 1, 0]]}, ValueError, "padded on the left"),
         ({"attention_mask": [[1, 0, 1]]}, ValueError, "padded on the left"),
-        ({"max_new_tokens": 0}, ValueError, "max_new_tokens must be at least 1, got 0"),
+        ({"max_new_tokens": 0}, ValueError, "max_new_tokens must be a whole number of at least 1, got 0"),
         ({"max_new_tokens": 94}, ValueError, r"prompt of 3 tokens and 94 new ones .* 96 places .* at most 93 can"),
         ({"temperature": -1.0}, ValueError, r"temperature must be 0 \(greedy\) or more, got -1.0"),
-        ({"top_k": 0}, ValueError, "top_k must be at least 1"),
+        ({"top_k": 0}, ValueError, "top_k must be a whole number of at least 1"),
+        ({"max_new_tokens": 2.5}, ValueError, "max_new_tokens must be a whole number of at least 1, got 2.5"),
+        ({"temperature": "hot"}, ValueError, "temperature must be 0 .greedy. or more, got 'hot'"),
         ({"top_p": 1.1}, ValueError, "top_p must be above 0 and at most 1"),
         ({"repetition_penalty": 0.0}, ValueError, "repetition_penalty must be above 0"),
         ({"stop": "ab"}, TypeError, r"write \['ab'\]"),

@@ -72,9 +72,19 @@ def test_a_disk_that_is_really_full(tmp_path, monkeypatch):
         os, "open", lambda path, flags, mode=0o777: real_open("/dev/full" if "tmp" in path[-4:] else path, os.O_WRONLY)
     )
     monkeypatch.setattr(os, "unlink", lambda path: None)
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as caught:
         safetensors.write(tmp_path / "a", {"a": np.ones(10)})
+    assert caught.value.filename == str(tmp_path / "a")
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("place", ["nowhere/a", "folder"])
+def test_errors_name_the_file_that_was_asked_for(tmp_path, place):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(OSError, match=r"No such file|Is a directory") as caught:
+        safetensors.write(tmp_path / place, {"a": np.ones(10)})
+    assert caught.value.filename == str(tmp_path / place)
+    assert os.listdir(tmp_path) == ["folder"]
 
 
 def test_overwriting_keeps_links_and_open_readers(tmp_path):

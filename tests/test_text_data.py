@@ -1,5 +1,6 @@
 """Tables of texts and what is wrong with them, the collections, and batches of texts of about the same length."""
 
+import csv
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,7 @@ def test_columns_by_name_with_quotes_and_line_ends(tmp_path: Path) -> None:
         ("", "is empty: expected a first row"),
         ("text,label\n", "has a header and no rows"),
         ("review,label\ngood,1\n", "has no column 'text'. Its columns are 'review', 'label'"),
+        ("text;label\ngood;1\n", "Its columns are 'text;label'. Are they separated by something else?"),
         ("text,text,label\na,b,1\n", "has more than one column 'text'"),
         ("text,label\ngood, but long,1\n", "line 2 has 3 cells where the header has 2"),
         ("text,label\n\na\n", "line 3 has 1 cells where the header has 2"),
@@ -59,8 +61,17 @@ def test_files_that_are_no_table(tmp_path: Path, content: str | bytes, expected:
     assert "\n" not in str(caught.value)
 
 
+def test_a_text_may_be_longer_than_what_the_csv_module_takes_by_itself(tmp_path: Path) -> None:
+    limit, text = csv.field_size_limit(), "word " * 40_000
+    assert len(text) > limit
+    assert read_columns(written(tmp_path, f"text\n{text}\n"), ["text"]) == {"text": [text]}
+    assert csv.field_size_limit() == limit
+
+
 def test_a_file_without_a_known_ending_or_none_at_all(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"expected a file that ends in \.csv, \.tsv, \.tab, or delimiter="):
+    with pytest.raises(
+        ValueError, match=r"expected a table whose name ends in \.csv, \.tsv, \.tab; in a program delimiter="
+    ):
         read_columns(written(tmp_path, "a\n1\n", "table.txt"), ["a"])
     with pytest.raises(FileNotFoundError):
         read_columns(tmp_path / "missing.csv", ["a"])
@@ -79,7 +90,7 @@ def test_labelled_texts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
-        ("text,label\na,1\n  ,1\n,0\n", r"row 2 and 1 more has nothing in the column 'text'"),
+        ("text,label\na,1\n  ,1\n,0\n", r"row 2 and 1 more have nothing in the column 'text'"),
         ("text,label\na,\n", r"row 1 has nothing in the column 'label'"),
     ],
 )

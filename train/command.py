@@ -6,9 +6,11 @@ import argparse
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Callable
 
 INTERRUPTED = 130
+KNOWN = (OSError, ValueError, TypeError, RuntimeError, FloatingPointError, ImportError, IndexError)
 
 
 def add_debug(parser: argparse.ArgumentParser) -> None:
@@ -17,13 +19,22 @@ def add_debug(parser: argparse.ArgumentParser) -> None:
 
 
 def run(name: str, work: Callable[[argparse.Namespace], int | None], options: argparse.Namespace) -> int:
-    """Do a command's work; gives its exit code.
+    """Do a command's work; gives its exit code. Warnings are shown as lines too.
 
     Args:
         name: what the line of an error begins with, such as "retrograd generate".
         work: called with the options; gives an exit code, None is 0.
         options: with an entry `debug`.
     """
+    shown = warnings.formatwarning
+
+    def one_line(
+        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+    ) -> str:
+        return f"{name}: {' '.join(str(message).split())}\n"
+
+    if not options.debug:
+        warnings.formatwarning = one_line
     try:
         return work(options) or 0
     except KeyboardInterrupt:
@@ -39,6 +50,8 @@ def run(name: str, work: Callable[[argparse.Namespace], int | None], options: ar
         else:
             sys.stderr.write(f"{name}: {_one_line(error)}\n")
         return 1
+    finally:
+        warnings.formatwarning = shown
 
 
 def _one_line(error: Exception) -> str:
@@ -46,5 +59,5 @@ def _one_line(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror and error.filename is not None:
         return f"{error.filename}: {error.strerror}"
     # What no one thought of says little without its kind, and a way to learn more.
-    known = isinstance(error, (OSError, ValueError, TypeError, RuntimeError, ImportError, IndexError))
+    known = isinstance(error, KNOWN)
     return text if known else f"{type(error).__name__}: {text} (--debug shows where)"

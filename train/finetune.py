@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import shutil
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from . import command
 NAME = "retrograd finetune"
 HELD_OUT = 0.1  # of the rows, for validation
 CHECKPOINTS, LOG = "checkpoints", "log.csv"
+BEGUN = "begun_with.json"  # among the checkpoints: what must be the same where the run is resumed
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -37,7 +39,13 @@ def main(argv: list[str] | None = None) -> int:
     how.add_argument("--freeze", action="store_true", help="train nothing but a linear head: quick, less good")
     how.add_argument("--full", action="store_true", help="train all weights")
     add("--epochs", metavar="N", type=int, help="passes over the texts (default: 40 for --freeze, else 4)")
-    add("--lr", metavar="RATE", type=float, help="default: 1e-3 for --lora, 1e-4 for --full, 1e-2 for --freeze")
+    add(
+        "--lr",
+        metavar="RATE",
+        type=float,
+        help="of adapters or encoder, the head keeps 1e-3; with --freeze of the "
+        "head (default: 1e-3 for --lora, 1e-4 for --full, 1e-2 for --freeze)",
+    )
     add("--batch-size", metavar="N", type=int, default=32, help="texts in a step (default 32)")
     add("--max-length", metavar="N", type=int, help="cut texts to so many tokens (default: a longer one is an error)")
     add(
@@ -53,6 +61,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _finetune(options: argparse.Namespace) -> None:
+    from ..autograd_core.text_files import write_json
     from ..data import load_tokenizer, random_split, read_labelled_texts
     from . import metrics
     from .callbacks import Checkpoints
@@ -64,6 +73,9 @@ def _finetune(options: argparse.Namespace) -> None:
     table = read_labelled_texts(options.data, options.text, options.label)
     if len(table.texts) * HELD_OUT < 1:
         raise ValueError(f"{options.data}: expected at least {round(1 / HELD_OUT)} rows, got {len(table.texts)}")
+    begun = _begun_with(options, table)
+    if options.resume:
+        _compare(out, begun)
     tests = read_labelled_texts(options.test, options.text, options.label, names=table.names) if options.test else None
     tokenizer = load_tokenizer(options.model)
     model = load_classifier(options.model, table.names, options.pooling, options.seed)
@@ -74,6 +86,8 @@ def _finetune(options: argparse.Namespace) -> None:
     method, rank = _method(options)
     made = not out.exists()
     try:
+        (out / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        write_json(out / CHECKPOINTS / BEGUN, begun)
         history = fine_tune(
             model,
             train,
@@ -126,6 +140,37 @@ def _kept(options: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in vars(options).items() if name not in ("debug", "resume")}
 
 
+def _begun_with(options: argparse.Namespace, table: Any) -> dict[str, Any]:
+    """What decides about the result, in words of the command line."""
+    from .text_classification import METHODS
+
+    method, rank = _method(options)
+    usual = METHODS[method]
+    rate = usual.head_lr if method == "frozen" else usual.lr
+    rows = hashlib.sha256(repr((table.texts, table.names, table.labels.tolist())).encode())
+    return {
+        "method": f"lora {rank}" if method == "lora" else method,
+        "epochs": usual.epochs if options.epochs is None else options.epochs,
+        "lr": rate if options.lr is None else options.lr,
+        **{name: getattr(options, name) for name in ("batch_size", "max_length", "pooling", "seed")},
+        "rows": rows.hexdigest()[:8],
+    }
+
+
+def _compare(out: Path, now: dict[str, Any]) -> None:
+    """Refuse to go on with another run than the one that was begun."""
+    from ..autograd_core.text_files import read_json
+
+    path = out / CHECKPOINTS / BEGUN
+    before = read_json(path) if path.is_file() else now
+    other = [f"{name} {before.get(name)}, now {now[name]}" for name in now if before.get(name) != now[name]]
+    if other:
+        raise ValueError(
+            f"--resume: the run into {out} was begun with {'; '.join(other)}. Give the same table and options, "
+            "or begin anew with another --out"
+        )
+
+
 def _check_folder(out: Path, resume: bool) -> None:
     """Refuse a folder where something would be lost, or where there is nothing to go on with."""
     if out.exists() and not out.is_dir():
@@ -138,5 +183,7 @@ def _check_folder(out: Path, resume: bool) -> None:
             raise ValueError(f"--resume: {out} holds no checkpoint of a run; leave the option out to begin one")
     elif begun:
         raise ValueError(f"{out} holds a run that was broken off: --resume goes on with it, or name another folder")
+    elif (out / CHECKPOINTS).is_dir() and {path.name for path in out.iterdir()} <= {CHECKPOINTS, LOG}:
+        pass  # a run was broken off before its first checkpoint
     elif out.is_dir() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty: name a new folder with --out")

@@ -38,6 +38,8 @@ def _generate(options: argparse.Namespace) -> None:
     from ..data import load_tokenizer
     from ..models import GPT2LMHeadModel, generate
 
+    if not options.prompt:
+        raise ValueError("--prompt is empty: give the beginning of the text, one character at least")
     tokenizer = load_tokenizer(options.model)
     prompt = tokenizer(options.prompt)["input_ids"]
     model = GPT2LMHeadModel.from_pretrained(options.model, strict=True)  # with weights missing it would talk nonsense

@@ -6,6 +6,7 @@ import argparse
 import csv
 import io
 import sys
+from pathlib import Path
 
 import numpy as np
 
@@ -37,6 +38,8 @@ def _predict(options: argparse.Namespace) -> None:
     from .classifier_folder import load_saved
     from .text_classification import encoded, scores
 
+    if options.out is not None:
+        _check_out(Path(options.out))  # before the work, not after
     texts = read_columns(options.data, [options.text], filled=True)[options.text]
     model, tokenizer, record = load_saved(options.model)
     max_length = record.get("max_length") if options.max_length is None else options.max_length
@@ -54,3 +57,10 @@ def _predict(options: argparse.Namespace) -> None:
         sys.stdout.write(table.getvalue())
     else:
         write_text(options.out, table.getvalue())
+
+
+def _check_out(out: Path) -> None:
+    if out.is_dir():
+        raise ValueError(f"--out {out} is a folder; name a file")
+    if not out.parent.is_dir():
+        raise ValueError(f"--out {out}: there is no folder {out.parent}")

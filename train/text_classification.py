@@ -155,8 +155,10 @@ def encoded(
             f"the tokenizer has {tokenizer.vocab_size} tokens and the model {model.config.vocab_size}: they do not "
             "belong together"
         )
-    if max_length is not None and max_length > places:
-        raise ValueError(f"max_length={max_length} is more than the {places} tokens that the model has places for")
+    if max_length is not None and not 1 <= max_length <= places:
+        raise ValueError(
+            f"max_length must be from 1 to the {places} tokens that the model has places for, got {max_length}"
+        )
     limit = max_length or min(places, tokenizer.model_max_length or places)
     dataset = TextDataset(texts, labels, tokenizer, limit)
     if max_length is None:

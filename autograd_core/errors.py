@@ -159,3 +159,11 @@ def user_line() -> str:
     while frame.f_back is not None and is_ours(frame.f_globals.get("__name__", "")):
         frame = frame.f_back
     return f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+
+def users_level() -> int:
+    """How far above its caller the user's own line is, as `warnings.warn` counts in `stacklevel`."""
+    level, frame = 0, sys._getframe()
+    while frame.f_back is not None and is_ours(frame.f_globals.get("__name__", "")):
+        level, frame = level + 1, frame.f_back
+    return level

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, NamedTuple, Self
@@ -15,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 
 from ..autograd_core import safetensors
-from ..autograd_core.errors import is_ours, one_frame
+from ..autograd_core.errors import one_frame, users_level
 from ..autograd_core.inplace import overwrite
 from ..autograd_core.tensor import Tensor
 from ..nn import Module, init
@@ -157,7 +156,7 @@ class PretrainedModel(Module):
         for name in changes:
             if name not in known:
                 raise TypeError(
-                    f"{cls.config_class.__name__} has no key {name!r}{nearest(name, [*known, *cls.options])}"
+                    f"{cls.config_class.__name__} has no key {name!r}{nearest(name, [*known, *cls.options, 'dtype'])}"
                 )
         return (config.replaced(**changes) if changes else config), options
 
@@ -211,7 +210,8 @@ def _settle(where: str, fit: Fit, strict: bool, ignore_mismatched_sizes: bool) -
         lines.append(f"the model has no place for {_listed(fit.unexpected)}")
     if fit.misfits and not ignore_mismatched_sizes:
         mend = "check the config, or give ignore_mismatched_sizes=True to start them fresh"
-        raise CheckpointError(f"{where}: {'; '.join([*fit.misfits.values()][:_SHOWN])}{_more(fit.misfits)}; {mend}")
+        misfits = "; ".join([*fit.misfits.values()][:_SHOWN]) + _more(fit.misfits)
+        raise CheckpointError(f"{where}: {'; '.join([misfits, *lines])}; {mend}")
     if lines and strict:
         raise CheckpointError(f"{where}: {'; '.join(lines)}")
     fresh = [*fit.missing, *fit.misfits]
@@ -221,20 +221,12 @@ def _settle(where: str, fit: Fit, strict: bool, ignore_mismatched_sizes: bool) -
         lines.append(f"other shapes there have {_listed([*fit.misfits])}")
     if lines:
         starts = "; what is not loaded starts fresh and has to be trained" if fresh else ""
-        warnings.warn(f"{where}: {'; '.join(lines)}{starts}", stacklevel=_users_level())
+        warnings.warn(f"{where}: {'; '.join(lines)}{starts}", stacklevel=users_level())
     return fresh
 
 
-def _users_level() -> int:
-    """How many frames above the caller the user's own line is, as `warnings.warn` counts."""
-    level, frame = 0, sys._getframe()
-    while frame.f_back is not None and is_ours(frame.f_globals.get("__name__", "")):
-        level, frame = level + 1, frame.f_back
-    return level
-
-
 def _listed(names: list[str]) -> str:
-    return f"{len(names)} weights: {', '.join(map(repr, names[:_SHOWN]))}{_more(names)}"
+    return f"{len(names)} weight{'s' * (len(names) != 1)}: {', '.join(map(repr, names[:_SHOWN]))}{_more(names)}"
 
 
 def _more(names: Any) -> str:

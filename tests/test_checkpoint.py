@@ -200,7 +200,7 @@ def test_damage_is_told_and_the_one_before_is_taken(tmp_path, damage):
     last = checkpoint.name_of(2, 0)
     assert checkpoint.newest(tmp_path).state["value"] == 2
     DAMAGE[damage](tmp_path / last)
-    with pytest.warns(CheckpointWarning, match=f"{last} is .*; the one before it is used"):
+    with pytest.warns(CheckpointWarning, match=f"{last} is .*; it is passed over"):
         found = checkpoint.newest(tmp_path)
     assert found.state["value"] == 1
     assert np.array_equal(found.arrays("model.safetensors")[0]["w"], arrays["w"])
@@ -341,6 +341,9 @@ def test_resuming_needs_a_folder_and_a_checkpoint(tmp_path):
         ended(tmp_path, epochs=1, checkpoints=None, resume=True)
     with pytest.raises(CheckpointError, match=r"is no checkpoint: manifest\.json: No such file"):
         ended(tmp_path, epochs=1, resume=tmp_path / "nowhere")
+    ended(tmp_path / "run", epochs=1)
+    with pytest.raises(CheckpointError, match=r"It holds checkpoints: name one, the last is .*step-\d+-epoch-0001$"):
+        ended(tmp_path / "other", epochs=2, resume=tmp_path / "run")
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="cannot keep checkpoints in"):
         ended(tmp_path, epochs=1, checkpoints=tmp_path / "file")

@@ -169,6 +169,10 @@ def test_weights_of_another_shape(tmp_path, bert):
     bert(BertForSequenceClassification, num_labels=3).save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match=r"'classifier.weight' is \(3, 16\) there and \(6, 16\) in the model"):
         BertForSequenceClassification.from_pretrained(tmp_path, num_labels=6)
+    rewritten(tmp_path, lambda arrays: {"new": arrays.pop("bert.pooler.dense.bias"), **arrays})
+    with pytest.raises(CheckpointError, match=r"lacks 1 weight: 'bert.*'; .* no place for 1 weight: 'new'; check"):
+        BertForSequenceClassification.from_pretrained(tmp_path, num_labels=6)
+    rewritten(tmp_path, lambda arrays: {"bert.pooler.dense.bias": arrays.pop("new"), **arrays})
     with pytest.warns(UserWarning, match="other shapes there have 2 weights"):
         model = BertForSequenceClassification.from_pretrained(tmp_path, num_labels=6, ignore_mismatched_sizes=True)
     assert model.classifier.weight.numpy().std() > 0.01

@@ -23,6 +23,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from ..autograd_core import safetensors
+from ..autograd_core.errors import users_level
 from ..autograd_core.text_files import write_text
 
 FORMAT = 1
@@ -121,7 +122,7 @@ def write(folder: Path, name: str, files: Mapping[str, tuple[Arrays, Mapping[str
         raise CheckpointError(
             f"the checkpoint {target} could not be written: {error.strerror or error} ({_megabytes(size)} needed, "
             f"{_megabytes(_free(folder))} free). Nothing of it is left, older checkpoints are untouched: make room, "
-            "then fit(..., resume=True) goes on from the last one"
+            "then resume from the last one, if there is one"
         ) from None
     _remove(replaced)
     return target
@@ -148,7 +149,9 @@ def read(path: str | os.PathLike[str]) -> Checkpoint:
         content = manifest["content"]
         whole = manifest["sha256"] == _text_checksum(content)
     except OSError as error:
-        raise CheckpointError(f"{folder} is no checkpoint: {MANIFEST}: {error.strerror or error}") from None
+        there = names(folder)
+        mend = f". It holds checkpoints: name one, the last is {folder / there[-1]}" if there else ""
+        raise CheckpointError(f"{folder} is no checkpoint: {MANIFEST}: {error.strerror or error}{mend}") from None
     except (ValueError, KeyError, TypeError):
         raise CheckpointError(f"{folder} is damaged: {MANIFEST} cannot be read") from None
     if not whole:
@@ -176,7 +179,7 @@ def newest(folder: Path) -> Checkpoint | None:
             return read(folder / name)
         except CheckpointError as error:
             wrong = str(error)
-            warnings.warn(f"{error}; the one before it is used", CheckpointWarning, stacklevel=4)
+            warnings.warn(f"{error}; it is passed over", CheckpointWarning, stacklevel=users_level())
     if wrong:
         raise CheckpointError(f"no checkpoint in {folder} is whole: {wrong}")
     return None

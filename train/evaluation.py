@@ -36,7 +36,13 @@ def evaluate(model: Module, loss: Loss, loader: Iterable[Any], metrics: Mapping[
     found = {"loss": total / samples}
     columns = [np.concatenate(arrays) for arrays in zip(*seen, strict=True)]
     for name, metric in metrics.items():
-        found[name] = float(metric(found["loss"]) if _of_loss(metric) else metric(*columns))
+        value = metric(found["loss"]) if _of_loss(metric) else metric(*columns)
+        if np.size(value) != 1:
+            raise TypeError(
+                f"the metric {name!r} gave {np.size(value)} numbers, a row has place for one: compute such from the "
+                "outputs of trainer.predict(loader), or write a function that picks one"
+            )
+        found[name] = float(np.reshape(value, ()))
     return found
 
 

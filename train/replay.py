@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+from ..autograd_core.errors import users_level
 from ..autograd_core.recorder import RecordingError
 
 
@@ -35,5 +36,7 @@ class Replayed:
                     # Some steps were replays. Eager ones from here on would not be those of a resumed run.
                     raise RecordingError(f"{error} Or train with compile=False.") from None
                 self.run, self._prepare = self.function, None
-                warnings.warn(f"steps run eagerly, compile refused them: {error}", UserWarning, stacklevel=2)
+                warnings.warn(
+                    f"steps run eagerly, compile refused them: {error}", UserWarning, stacklevel=users_level()
+                )
         return self.run(*args)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..autograd_core.errors import users_level
 from ..autograd_core.operations.random import Generator, default_generator
 from ..backends import Backend, kernel_tier
 from .callbacks import Callback, Checkpoints
@@ -130,7 +131,7 @@ def _compare(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
             f"the run goes on under other conditions ({'; '.join(changed)}): it will not be bit for bit what it would "
             "have been",
             CheckpointWarning,
-            stacklevel=4,
+            stacklevel=users_level(),
         )
 
 

@@ -102,6 +102,7 @@ class Trainer:
         seed: int | None = None,
     ) -> None:
         _check(model, optimizer, loss, accumulate, log_every, clip_grad_norm)
+        _check_callbacks(callbacks)
         self.model, self.optimizer, self.loss = model, optimizer, loss
         self.clip_grad_norm, self.accumulate, self.log_every, self.seed = clip_grad_norm, accumulate, log_every, seed
         self.metrics = evaluation.named(metrics)
@@ -367,11 +368,26 @@ def _check(model: Any, optimizer: Any, loss: Any, accumulate: Any, log_every: An
             raise TypeError(f"{name} must be a {kind.__name__}, got {type(value).__name__}")
     if not callable(loss):
         raise TypeError(f"loss must be a function of (model, batch), got {type(loss).__name__}")
+    own = {id(parameter) for parameter in model.parameters()}
+    if own and own.isdisjoint(id(parameter) for group in optimizer.param_groups for parameter in group["params"]):
+        raise ValueError(
+            "the optimizer has none of the model's parameters: make it of model.parameters(), after the model is as it "
+            "is to be trained"
+        )
     for name, value in (("accumulate", accumulate), ("log_every", log_every)):
         if value is not None and (not isinstance(value, int) or value < 1):
             raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
     if clip is not None and not clip > 0:
         raise ValueError(f"clip_grad_norm must be above 0, got {clip!r}")
+
+
+def _check_callbacks(callbacks: Any) -> None:
+    if isinstance(callbacks, Callback):
+        raise TypeError(f"callbacks is a list, got a single {type(callbacks).__name__}: write callbacks=[…]")
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            mend = ": write it with parentheses" if isinstance(callback, type) else ""
+            raise TypeError(f"a callback is an instance of a subclass of rg.train.Callback, got {callback!r:.80}{mend}")
 
 
 def _check_fit(train: Any, epochs: Any, steps: Any, validation: Any, validate_every: Any) -> None:

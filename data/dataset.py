@@ -18,6 +18,17 @@ class Dataset(Protocol):
 
     A dataset that also has `gather(indices)`, which gives the batch for an array of indices as a tuple of arrays, is
     read a batch at a time.
+
+    Example:
+        >>> import numpy as np
+        >>> from retrograd.data import DataLoader
+        >>> class Squares:
+        ...     def __len__(self):
+        ...         return 6
+        ...     def __getitem__(self, i):
+        ...         return np.float32(i), np.float32(i * i)
+        >>> [y.tolist() for _, y in DataLoader(Squares(), batch_size=3)]
+        [[0.0, 1.0, 4.0], [9.0, 16.0, 25.0]]
     """
 
     def __len__(self) -> int:

@@ -170,7 +170,12 @@ def zeros_like(x: Tensor, dtype: DTypeLike | None = None, requires_grad: bool = 
 
 @public
 def empty_like(x: Tensor, dtype: DTypeLike | None = None, requires_grad: bool = False) -> Tensor:
-    """A tensor to be filled, with the shape, backend and (unless given) dtype of `x`; its elements are zeros."""
+    """A tensor to be filled, with the shape, backend and (unless given) dtype of `x`; its elements are zeros.
+
+    >>> import retrograd as rg
+    >>> rg.empty_like(rg.zeros(2, 3)).shape
+    (2, 3)
+    """
     return zeros_like(x, dtype, requires_grad)
 
 

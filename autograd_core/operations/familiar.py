@@ -21,7 +21,15 @@ def clone(x: Tensor) -> Tensor:
 @public
 @method
 def copy(x: TensorLike) -> Tensor:
-    """A copy, through which gradients flow: `clone` in NumPy's words."""
+    """A copy, through which gradients flow: `clone` in NumPy's words.
+
+    >>> import retrograd as rg
+    >>> x = rg.tensor([1.0, 2.0])
+    >>> y = rg.copy(x)
+    >>> _ = y.zero_()
+    >>> x
+    tensor([1., 2.])
+    """
     return FUNCTIONS["positive"](x)
 
 

@@ -33,10 +33,14 @@ class _Hole:
 HOLE = _Hole()
 _STATIC = (int, slice, type(None), type(Ellipsis))
 _PLAIN = frozenset(_STATIC)
+_BOUNDS = frozenset((int, type(None)))
 
 
-def _of_ints(part: slice) -> bool:
-    return {type(part.start), type(part.stop), type(part.step)} <= {int, type(None)}
+def _is_plain(item: Any) -> bool:
+    """Whether part of an index can be kept as it is."""
+    if type(item) is slice:
+        return type(item.start) in _BOUNDS and type(item.stop) in _BOUNDS and type(item.step) in _BOUNDS
+    return type(item) in _PLAIN
 
 
 def parse(index: Any) -> tuple[tuple[Any, ...], list[Any]]:
@@ -46,7 +50,7 @@ def parse(index: Any) -> tuple[tuple[Any, ...], list[Any]]:
     ((slice(1, None, None), []), [array([0, 2])])
     """
     items = index if isinstance(index, tuple) else (index,)
-    if _PLAIN.issuperset([type(i) for i in items]) and all([type(i) is not slice or _of_ints(i) for i in items]):
+    if all(map(_is_plain, items)):
         return items, []
     template, arrays = [], []
     for item in items:

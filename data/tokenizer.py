@@ -108,7 +108,12 @@ class Tokenizer(BaseTokenizer):
                 self._library.no_truncation()
             else:
                 self._library.enable_truncation(limit)
-            found = self._library.encode_batch(texts, add_special_tokens=special)
+            try:
+                found = self._library.encode_batch(texts, add_special_tokens=special)
+            except TypeError:  # of texts: what Python makes of bytes that are no UTF-8
+                raise ValueError(
+                    "a text holds parts of characters (surrogates): it was read from bytes that are no UTF-8"
+                ) from None
         return [Row(row.ids, row.type_ids) for row in found]
 
     def _added(self, pair: bool) -> int:

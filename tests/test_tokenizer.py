@@ -216,6 +216,8 @@ def test_limits_of_the_model(wordpiece: Path) -> None:
         tokenizer(["good"], 2, truncation=True)
     with pytest.raises(ValueError, match=r"text 1 has no token, ' \\t '"):
         tokenizer(["good", " \t "])
+    with pytest.raises(ValueError, match="a text holds parts of characters"):
+        tokenizer(["good", os.fsdecode(b"caf\xe9")])  # as an argument of a command comes in another encoding
 
 
 def test_saved_and_read_again(wordpiece: Path, tmp_path: Path) -> None:

@@ -38,6 +38,11 @@ class BackendMixError(TypeError):
         )
 
 
+class CheckpointError(ValueError):
+    """Weights or the state of a training run that cannot be written, read or used. One line: what was expected, what
+    came, how to mend it."""
+
+
 def describe(value: Any) -> str:
     """One operand in words: a tensor with dtype and shape, a number as itself.
 

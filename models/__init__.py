@@ -1,5 +1,6 @@
 """Published architectures, with the names of their published checkpoints."""
 
+from ..autograd_core.errors import CheckpointError
 from .auto import FAMILIES, load_pretrained
 from .bert import (
     BertConfig,
@@ -9,7 +10,7 @@ from .bert import (
     ClassifierOutput,
     mean_pooling,
 )
-from .config import CheckpointError, Config
+from .config import Config
 from .generation import Generated, generate
 from .gpt2 import CausalLMOutput, GPT2Config, GPT2LMHeadModel, GPT2Model, KVCache
 from .lora import LoraConfig, LoraLayer, add_lora, load_lora, lora_state_dict, merge_lora, save_lora

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from ..autograd_core.errors import CheckpointError
 from .bert import BertForSequenceClassification, BertModel
-from .config import CheckpointError, Path, read_config
+from .config import Path, read_config
 from .gpt2 import GPT2LMHeadModel, GPT2Model
 from .pretrained import PretrainedModel
 

@@ -12,11 +12,12 @@ import dataclasses
 from typing import Any, ClassVar, NamedTuple
 
 from .. import nn
+from ..autograd_core.errors import CheckpointError
 from ..autograd_core.record import tensor_ops as ops
 from ..autograd_core.tensor import Tensor, asarray
 from ..nn import functional as F
 from ..nn.errors import refusal
-from .config import CheckpointError, Config
+from .config import Config
 from .layers import Embedding, Linear, activation
 from .pretrained import PretrainedModel
 

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 
 from ..autograd_core import safetensors
+from ..autograd_core.errors import CheckpointError
 from ..autograd_core.text_files import read_json, write_json
-from .config import CheckpointError, Path
+from .config import Path
 
 WEIGHTS = "model.safetensors"
 INDEX = f"{WEIGHTS}.index.json"

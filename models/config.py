@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 
+from ..autograd_core.errors import CheckpointError
 from ..autograd_core.text_files import read_json
 
 Path = str | os.PathLike[str]
@@ -39,10 +40,6 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "dict[int, str]": ("names by number", lambda v: type(v) is dict and len(v) > 0),
     "dict[str, Any]": ("a dict", lambda v: type(v) is dict),
 }
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be read or does not fit. One line: what was expected, what came, how to mend it."""
 
 
 @dataclasses.dataclass(kw_only=True)

@@ -132,7 +132,7 @@ def _choose(
         raise ValueError("the model gave scores that are not finite: its weights are damaged, or training diverged")
     if temperature == 0:
         return sampling.greedy(logits)
-    logits = sampling.heat(logits, temperature)
+    logits = sampling.apply_temperature(logits, temperature)
     if top_k is not None:
         logits = sampling.keep_top_k(logits, top_k)
     if top_p is not None:

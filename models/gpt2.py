@@ -16,6 +16,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from .. import nn
 from ..autograd_core.context import current, use_backend
+from ..autograd_core.errors import CheckpointError
 from ..autograd_core.operations.creation import arange, full, zeros
 from ..autograd_core.operations.joining import concat
 from ..autograd_core.record import tensor_ops as ops
@@ -23,7 +24,7 @@ from ..autograd_core.tensor import Tensor, asarray
 from ..nn import functional as F
 from ..nn import init
 from ..nn.errors import refusal
-from .config import CheckpointError, Config
+from .config import Config
 from .layers import Conv1D, Embedding, Linear, activation
 from .pretrained import PretrainedModel
 

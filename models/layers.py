@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from ..autograd_core.context import no_grad
+from ..autograd_core.errors import CheckpointError
 from ..autograd_core.operations.creation import zeros
 from ..autograd_core.record import tensor_ops as ops
 from ..autograd_core.tensor import Tensor
@@ -14,7 +15,6 @@ from ..nn import Linear as _Linear
 from ..nn import Module, Parameter, init
 from ..nn import functional as F
 from ..nn.checks import matching, wrong_last_axis
-from .config import CheckpointError
 
 
 class Linear(_Linear):

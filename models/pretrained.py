@@ -14,14 +14,14 @@ from typing import Any, ClassVar, NamedTuple, Self
 import numpy as np
 
 from ..autograd_core import safetensors
-from ..autograd_core.errors import one_frame, users_level
+from ..autograd_core.errors import CheckpointError, one_frame, users_level
 from ..autograd_core.inplace import overwrite
 from ..autograd_core.tensor import Tensor
 from ..nn import Module, init
 from ..nn.errors import nearest
 from ..nn.state import entries, first_names
 from . import checkpoint
-from .config import CheckpointError, Config, Path, read_config
+from .config import Config, Path, read_config
 
 # Names that the first published checkpoints used, and what they are called since.
 OLD_NAMES = (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias"))

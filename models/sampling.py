@@ -35,7 +35,7 @@ def penalize_repetition(logits: np.ndarray, seen: Sequence[np.ndarray | Sequence
     return out
 
 
-def heat(logits: np.ndarray, temperature: float) -> np.ndarray:
+def apply_temperature(logits: np.ndarray, temperature: float) -> np.ndarray:
     """Scores divided by the temperature: below 1 the likely becomes likelier, above 1 all become more alike."""
     return logits / np.asarray(temperature, logits.dtype)
 

@@ -89,7 +89,7 @@ def test_a_draw_at_the_borders() -> None:
     [(1.0, None, None), (0.5, None, None), (2.0, 5, None), (1.0, None, 0.8), (1.3, 9, 0.7)],
 )
 def test_the_distribution_of_the_draws(temperature: float, top_k: int | None, top_p: float | None) -> None:
-    logits = sampling.heat(scores(1, 20), temperature)
+    logits = sampling.apply_temperature(scores(1, 20), temperature)
     logits = logits if top_k is None else sampling.keep_top_k(logits, top_k)
     logits = logits if top_p is None else sampling.keep_top_p(logits, top_p)
     expected = sampling.probabilities(logits)[0]
@@ -156,7 +156,7 @@ def test_the_steps_are_those_of_transformers(seed: int) -> None:
     ours, theirs = logits, torch.tensor(logits)
     for mine, yours in (
         (lambda x: sampling.penalize_repetition(x, seen, 1.3), process.RepetitionPenaltyLogitsProcessor(1.3)),
-        (lambda x: sampling.heat(x, 0.7), process.TemperatureLogitsWarper(0.7)),
+        (lambda x: sampling.apply_temperature(x, 0.7), process.TemperatureLogitsWarper(0.7)),
         (lambda x: sampling.keep_top_k(x, 60), process.TopKLogitsWarper(60)),
         (lambda x: sampling.keep_top_p(x, 0.9), process.TopPLogitsWarper(0.9)),
     ):

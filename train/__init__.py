@@ -1,9 +1,10 @@
 """Above the layers: the training loop, what happens beside it, checkpoints that resume exactly, logs and metrics."""
 
+from ..autograd_core.errors import CheckpointError
 from . import logs, metrics
 from .batches import supervised
 from .callbacks import Callback, Checkpoints, EarlyStopping, Schedule
-from .checkpoint import CheckpointError, CheckpointWarning, find_checkpoint
+from .checkpoint import CheckpointWarning, find_checkpoint
 from .history import History
 from .trainer import Trainer
 

@@ -23,7 +23,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from ..autograd_core import safetensors
-from ..autograd_core.errors import users_level
+from ..autograd_core.errors import CheckpointError, users_level
 from ..autograd_core.text_files import write_text
 
 FORMAT = 1
@@ -32,10 +32,6 @@ _NAME = re.compile(r"step-(\d{8,})-epoch-(\d{4,})")
 _WRITING, _REPLACED, _DELETING = ".writing-", ".replaced-", ".deleting-"
 
 Arrays = Mapping[str, np.ndarray]
-
-
-class CheckpointError(RuntimeError):
-    """A checkpoint cannot be written, or what is there cannot be used."""
 
 
 class CheckpointWarning(UserWarning):

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..autograd_core.errors import users_level
+from ..autograd_core.errors import CheckpointError, users_level
 from ..autograd_core.operations.random import Generator, default_generator
 from ..backends import Backend, kernel_tier
 from .callbacks import Callback, Checkpoints
-from .checkpoint import Checkpoint, CheckpointError, CheckpointWarning, begin, newest, read
+from .checkpoint import Checkpoint, CheckpointWarning, begin, newest, read
 from .history import History
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ Reading is the model's part (`decoder`), choosing happens on the host (`sampling
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
@@ -208,14 +209,27 @@ def _decoder(model: Module, batch: int, room: int) -> Iterator[Decoder]:
 
 @contextmanager
 def _evaluating(model: Module) -> Iterator[None]:
-    """The model in evaluation mode, and afterwards every module as it was."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
+    """The model in evaluation mode, and when the last of the calls that use it is done, every module as it was."""
+    with _lock:
+        calls, training = _in_use.get(id(model), (0, []))
+        if not calls:
+            training = [module for module in model.modules() if module.training]
+            model.eval()
+        _in_use[id(model)] = calls + 1, training
     try:
         yield
     finally:
-        for module in training:
-            module.training = True
+        with _lock:
+            calls, training = _in_use.pop(id(model))
+            if calls > 1:
+                _in_use[id(model)] = calls - 1, training
+            else:
+                for module in training:
+                    module.training = True
+
+
+_lock = threading.Lock()
+_in_use: dict[int, tuple[int, list[Module]]] = {}  # id of a model → how many calls, and what was in training mode
 
 
 # -- arguments --------------------------------------------------------------------------------------------------------

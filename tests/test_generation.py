@@ -200,6 +200,19 @@ def test_two_threads_with_one_model() -> None:
     for thread in threads:
         thread.join()
     assert found == expected
+    assert model.training
+
+
+def test_a_call_that_ends_does_not_switch_dropout_on_in_one_that_goes_on() -> None:
+    model = gpt()
+    expected = generate(model, [1, 2], max_new_tokens=9, compile=False).tokens
+
+    def meanwhile(*_) -> None:
+        generate(model, [3], max_new_tokens=2, compile=False)
+        assert not model.training
+
+    assert generate(model, [1, 2], max_new_tokens=9, compile=False, stream=meanwhile).tokens == expected
+    assert model.training
 
 
 @pytest.mark.parametrize("compile", [False, True])

@@ -141,6 +141,25 @@ def test_threads_do_not_mix_their_numbers():
     assert not wrong
 
 
+def test_threads_that_meet_a_shape_first_compute_the_same(monkeypatch):
+    """The one that comes second waits for the program, and does not compute by hand meanwhile."""
+    forward, _ = quick("gelu")
+    monkeypatch.setattr(forward, "by_hand", lambda *_, **__: pytest.fail("computed by hand"))
+    x, found, together = single(5, 7), {}, threading.Barrier(4)
+
+    def work(number):
+        together.wait()
+        found[number] = forward(x, approximate="none").tobytes()
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert len(found) == 4
+    assert len(set(found.values())) == 1
+
+
 def test_an_operation_without_kernels_for_it_warns_nothing_and_computes(monkeypatch):
     monkeypatch.setattr(NumpyBackend, "build", lambda self, descriptions: {d.key: None for d in descriptions})
     forward, _ = quick("gelu")

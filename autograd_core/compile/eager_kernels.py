@@ -27,6 +27,7 @@ from .fusion import FLAT, FUSED
 from .program import Program
 
 MAX_PROGRAMS = 256  # of one record; shapes beyond that are computed by hand
+_making = threading.RLock()
 
 
 class _Quick:
@@ -35,6 +36,7 @@ class _Quick:
     def __init__(self, rec: Any, backend: Any, by_hand: Callable[..., Any]):
         self.record, self.backend, self.by_hand = rec, backend, by_hand
         self.programs: dict[Any, Rebound | None] = {}
+        self.begun: set[Any] = set()  # what a program needs to be made is computed by hand
 
     def _program(self, key: Any, *call: Any) -> Rebound | None:
         """The program for a key, made from the call where it is the first; None where the hand-written form serves."""
@@ -43,13 +45,17 @@ class _Quick:
         try:
             return self.programs[key]
         except KeyError:
-            if len(self.programs) >= MAX_PROGRAMS:
-                return None
-            self.programs[key] = None
-            self.programs[key] = made = self._made(call)
-            return made
+            pass
         except TypeError:  # an attribute that cannot be a key
             return None
+        with _making:  # who meets it meanwhile waits: the last bits must not depend on who came first
+            if key in self.programs:
+                return self.programs[key]
+            if key in self.begun or len(self.programs) >= MAX_PROGRAMS:
+                return None
+            self.begun.add(key)
+            self.programs[key] = made = self._made(call)
+            return made
 
     def _made(self, call: tuple[Any, ...]) -> Rebound | None:
         raise NotImplementedError

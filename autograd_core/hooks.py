@@ -16,14 +16,17 @@ _next_key = count().__next__
 class Handle:
     """What registering a hook returns; `remove()` takes the hook away, once or more often."""
 
-    __slots__ = ("_hooks", "_key")
+    __slots__ = ("_changed", "_hooks", "_key")
 
-    def __init__(self, hooks: dict[int, Any], key: int):
+    def __init__(self, hooks: dict[int, Any], key: int, changed: Callable[[], None] | None = None):
         self._hooks = hooks
         self._key = key
+        self._changed = changed
 
     def remove(self) -> None:
         self._hooks.pop(self._key, None)
+        if self._changed is not None:
+            self._changed()
 
     def __enter__(self) -> Handle:
         return self
@@ -44,11 +47,13 @@ def register(tensor: Tensor, hook: Callable[[Tensor], Tensor | None]) -> Handle:
     return add(hooks, hook)
 
 
-def add(hooks: dict[int, Any], hook: Callable[..., Any]) -> Handle:
-    """Put a hook at the end of a table of hooks; the handle takes it out again."""
+def add(hooks: dict[int, Any], hook: Callable[..., Any], changed: Callable[[], None] | None = None) -> Handle:
+    """Put a hook at the end of a table of hooks; the handle takes it out again. `changed` is called after both."""
     key = _next_key()
     hooks[key] = hook
-    return Handle(hooks, key)
+    if changed is not None:
+        changed()
+    return Handle(hooks, key, changed)
 
 
 def retain_grad(tensor: Tensor) -> None:

@@ -100,8 +100,9 @@ class Recorder:
     def reserve(self, generator: Any, key: int, counter: int, n_blocks: int) -> None:
         """A random draw reserved `n_blocks` of `generator` from `counter` on: a replay must know, others need not."""
 
-    def host(self, call: Any) -> None:
-        """`call()` changed numbers that recorded operations read, such as a rate; a replay repeats it first."""
+    def host(self, call: Any, holds: Any = None) -> None:
+        """`call()` changed numbers that recorded operations read, such as a rate; a replay repeats it first, where
+        `holds()` says that what the recording took for granted is still so."""
 
     def stepped(self, optimizer: Any) -> None:
         """An optimizer made a step."""

@@ -328,6 +328,7 @@ class Tensor:
             raise RuntimeError(
                 "only leaves can be deep-copied: the copy of a result would lose its graph. Use .detach() first."
             )
+        self._not_in_a_recording("copy.deepcopy")
         out = type(self).__new__(type(self))
         Tensor.__init__(out, self.array.copy(), self.requires_grad)
         memo[id(self)] = out
@@ -340,6 +341,7 @@ class Tensor:
             raise RuntimeError(
                 "only leaves can be pickled: the copy of a result would lose its graph. Use .detach() first."
             )
+        self._not_in_a_recording("pickling")
         return _rebuild, (type(self), backend_of(self.array).to_numpy(self.array), self.requires_grad)
 
 
@@ -402,6 +404,9 @@ def asarray(data: Any, dtype: Any = None, copy: bool | None = None) -> Tensor:
     if isinstance(data, Tensor):
         if not copy:
             return data if dtype is None else data.astype(dtype)  # type: ignore[attr-defined]
+        if current().recorder is not None:
+            copied = data.detach().clone()  # type: ignore[attr-defined]
+            return copied if dtype is None else copied.astype(dtype)
         return Tensor(data.backend.asarray(data.array, dtype=dtype, copy=True))
     if type(data) in BACKEND_BY_TYPE:
         backend = current_backend() if isinstance(data, np.ndarray) else backend_of(data)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from copy import copy
 from functools import wraps
 from typing import Any
 
@@ -41,7 +42,13 @@ def tree_leaves(tree: Tree, path: str = "") -> list[tuple[str, Any]]:
 def tree_rebuild(tree: Tree, leaves: Any) -> Tree:
     """The same nest with its leaves taken, in order, from an iterator."""
     if isinstance(tree, dict):
-        return type(tree)((k, tree_rebuild(v, leaves)) for k, v in tree.items())
+        pairs = {k: tree_rebuild(v, leaves) for k, v in tree.items()}
+        if type(tree) is dict:
+            return pairs
+        made = copy(tree)  # its class may want more than pairs, as defaultdict does
+        for key, value in pairs.items():
+            made[key] = value
+        return made
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
         return type(tree)(*[tree_rebuild(v, leaves) for v in tree])
     if isinstance(tree, (list, tuple)):
@@ -193,6 +200,7 @@ def hvp(f: Callable, x: Any, v: Any) -> Any:
 
 
 _nesting: ContextVar[int] = ContextVar("nesting", default=0)  # how many functions are being differentiated here
+nesting = _nesting.get
 
 
 @contextmanager

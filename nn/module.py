@@ -393,7 +393,10 @@ def _named(
 
 
 def _add_hook(module: Module, kind: str, hook: Callable[..., Any]) -> hooks.Handle:
-    return hooks.add(module.__dict__.setdefault(kind, {}), hook)
+    def changed() -> None:  # programs that were made without the hook, or with it, are no longer right
+        module.__dict__["_registrations"] = module._registrations + 1
+
+    return hooks.add(module.__dict__.setdefault(kind, {}), hook, changed)
 
 
 def _call_with_hooks(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

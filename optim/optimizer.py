@@ -190,10 +190,12 @@ class Optimizer:
             self._stepped.update(id(p) for parameters in cohorts.values() for p in parameters)
             for cohort, parameters in enumerate(cohorts.values()):
                 advance = partial(self._advance, number, cohort, parameters)
-                recorder.host(advance)  # type: ignore[union-attr]
+                recorder.host(advance, partial(_even, [self.state[p] for p in parameters]))  # type: ignore[union-attr]
                 advance()
+                names = self._numbers(self.state[parameters[0]]["step"], group)
                 for p, gradient, states in self._pieces(parameters):
-                    self._update_recorded(p, gradient, states, self._slots[number, cohort, p.dtype, p.backend.name])
+                    slots = self._slots[number, cohort, p.dtype, p.backend.name]
+                    self._update_recorded(p, gradient, states, {name: slots[name] for name in names})
 
     def _advance(self, number: int, cohort: int, parameters: list[Tensor]) -> None:
         """Count a step of these parameters, and compute the rule's numbers for it."""
@@ -205,9 +207,7 @@ class Optimizer:
             for name, value in scalars.items():
                 if name not in slots:
                     slots[name] = Tensor(p.backend.asarray(0.0, dtype=p.dtype))
-                slots[name].array[...] = value
-            for name in slots.keys() - scalars.keys():
-                del slots[name]
+                slots[name].array[...] = value  # one that an option switches off stays: programs made before read it
 
     def structure(self) -> tuple[Any, ...]:
         """What a compiled step took for granted: the number of parameters of each group, and which options are on."""
@@ -350,6 +350,12 @@ class Optimizer:
             lines.append(f"Parameter Group {number}")
             lines += [f"    {key}: {group[key]}" for key in sorted(group) if key not in ("params", "param_names")]
         return "\n".join([*lines, ")"])
+
+
+def _even(states: list[dict[str, Any]]) -> bool:
+    """Whether the parameters of these states have been updated equally often, and so share the rule's numbers."""
+    step = states[0]["step"]
+    return [state["step"] for state in states].count(step) == len(states)  # quick: asked before each run of a program
 
 
 def zeros_like(p: Any) -> Any:

@@ -159,8 +159,8 @@ def _entry(
     return made
 
 
-def _into(held: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-    """`new`, in the Tensors that are there already where they fit: compiled programs are bound to these."""
+def _into(held: dict[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """`new`, in the dict and the Tensors that are there already where they fit: programs are bound to these."""
 
     def placed(name: str, value: Any) -> Any:
         place = held.get(name)
@@ -168,7 +168,10 @@ def _into(held: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
             return overwrite(place, value)
         return value
 
-    return {name: placed(name, value) for name, value in new.items()}
+    found = {name: placed(name, value) for name, value in new.items()}
+    held.clear()
+    held |= found
+    return held
 
 
 def _kind(value: Tensor) -> tuple[Any, ...]:

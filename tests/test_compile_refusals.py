@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import retrograd as rg
@@ -55,13 +58,53 @@ def test_reading_a_value_inside_is_an_error_that_says_what_to_do(read):
         f(rg.ones(2))
 
 
-def test_too_many_signatures():
-    f = rg.compile(lambda x: x * 2)
+@pytest.mark.parametrize("read", [copy.deepcopy, pickle.dumps])
+def test_a_copy_that_python_makes_is_a_read(read):
+    f = rg.compile(lambda x: read(x * 1))
+    with rg.no_grad(), pytest.raises(RecordingError, match="outside"):
+        f(rg.ones(2))
+
+
+def test_a_tensor_of_a_tensor_is_recorded():
+    f = rg.compile(lambda x: rg.tensor(x * 2, dtype="float64"))
+    for i in range(6):
+        assert f(rg.ones(1) * i).item() == 2.0 * i
+
+
+@pytest.mark.parametrize("mask", [lambda x: x > 0, lambda x: x])
+def test_a_mask_that_picks_is_a_shape_that_depends_on_data(mask):
+    f = rg.compile(lambda x: rg.arange(3)[mask(x)])
+    x = rg.tensor([True, False, True])
+    with pytest.raises(RecordingError, match=r"x\[mask\].*rg.where"):
+        f(x if mask(x) is x else rg.ones(3))
+
+
+def test_a_mask_from_outside_picks():
+    mask = rg.tensor([True, False, True])
+    f = rg.compile(lambda x: x[mask] + x[np.array([False, True, True])])
+    for i in range(5):
+        assert f(rg.tensor([1.0, 2.0, i])).tolist() == [3.0, 2.0 * i]
+    mask[1] = rg.tensor(True)
+    with pytest.raises(RuntimeError, match="shape"):
+        f(rg.ones(3))
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_too_many_signatures(times):
+    calls = rg.zeros(())
+
+    @rg.compile
+    def f(x):
+        calls.add_(1.0)
+        return x * 2
 
     def call_it_with_every_length():
         for n in range(1, 80):
-            for _ in range(3):
+            for _ in range(times):
                 f(rg.ones(n))
+                done.append(n)
 
+    done = []
     with pytest.raises(RecordingError, match="signatures"):
         call_it_with_every_length()
+    assert calls.item() == len(done)  # the call that is refused has done nothing

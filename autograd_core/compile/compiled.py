@@ -11,9 +11,11 @@ met inside (modules, leaves, optimizers). Results carry no graph: put `backward(
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from functools import update_wrapper
+from types import FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -21,10 +23,11 @@ import numpy as np
 from ..context import current
 from ..recorder import RecordingError
 from ..tensor import TENSOR_TYPES, Tensor, asarray
-from ..transforms import tree_leaves, tree_map, tree_rebuild
+from ..transforms import nesting, tree_leaves, tree_map, tree_rebuild
 from .arena import Arena
 from .naming import argument_names
 from .program import Called, Program
+from .signature import check_results, copied_in, describe, shared
 from .tape import Tape, Undo, compare, record_call
 
 MAX_PROGRAMS = 64
@@ -49,13 +52,16 @@ class Compiled:
         self._leaves: dict[int, Tensor] = {}
         self._optimizers: dict[int, Any] = {}
         self._lock = threading.RLock()
+        self._name = ""  # as a method
         if hasattr(function, "__name__"):
             update_wrapper(self, function)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if current().recorder is not None:  # a compiled function inside another one is part of that one's program
+            return self.function(*_as_tensors(args), **_as_tensors(kwargs))
+        if nesting():  # it is being differentiated, and a program's results carry no graph
+            return self.function(*args, **kwargs)
         with self._lock:
-            if current().recorder is not None:  # a compiled function inside another one is part of that one's program
-                return self.function(*_as_tensors(args), **_as_tensors(kwargs))
             arguments: list[Tensor] = []
             signature = self._signature(args, kwargs, arguments)
             program = self._valid(signature)
@@ -63,7 +69,7 @@ class Compiled:
                 return self._record(signature, _as_tensors(args), _as_tensors(kwargs))
             self.program = program
             if self.verify:
-                return self._verified(program, signature, _as_tensors(args), _as_tensors(kwargs))
+                return self._verified(program, arguments, _as_tensors(args), _as_tensors(kwargs))
             nest, results = self._nests[signature], program.run(arguments)
             return results[0] if nest is None else tree_rebuild(nest, iter(results))
 
@@ -74,7 +80,7 @@ class Compiled:
             if self._valid(self._signature(args, kwargs)) is not None:
                 return
             args, kwargs = _as_tensors(args), _as_tensors(kwargs)
-            gradients = _gradients()
+            gradients, arguments = _gradients(), copied_in(args, kwargs, self._leaves)
             for _ in range(5):  # leaves and optimizers are part of the signature once a call has met them
                 signature = self._signature(args, kwargs)
                 if self._valid(signature) is not None:
@@ -85,7 +91,7 @@ class Compiled:
                 finally:
                     for undo in done:
                         undo.restore()
-                    for leaf in self._leaves.values():
+                    for leaf in [*self._leaves.values(), *arguments]:
                         leaf.grad = None
                     for tensor, grad, values in gradients:
                         grad.array[...] = values
@@ -104,14 +110,29 @@ class Compiled:
 
         One that meets an optimizer for the first time is a first one too: its parameters move (see `flatten`).
         """
-        tape, result = record_call(self.function, args, kwargs, self._leaves.values(), journal=undo is not None)
+        if len(self.programs) + len(self._first) >= MAX_PROGRAMS and signature not in self._first:
+            raise RecordingError(
+                f"a compiled function met more than {MAX_PROGRAMS} signatures. Pad its arguments to a few shapes, and "
+                "pass numbers that change as 0-d tensors."
+            )
+        arguments = copied_in(args, kwargs, self._leaves)
+        for tensor in arguments:
+            if tensor.node is not None and current().grad:
+                raise RecordingError(
+                    f"a compiled function was given the result of {tensor.node.name}, whose graph would end here: "
+                    "compile the whole step, or pass the tensor's .detach()."
+                )
+        journal = undo is not None
+        tape, result = record_call(self.function, args, kwargs, arguments, self._leaves.values(), journal)
         if tape.undo is not None and undo is not None:
             undo.append(tape.undo)
             tape.undo = None  # copies of all that changed: the program, which keeps the tape, has no use for them
+        check_results(result)
         self._modules |= tape.modules
         met = [optimizer for key, optimizer in tape.optimizers.items() if key not in self._optimizers]
         self._optimizers |= tape.optimizers
-        self._leaves |= {id(leaf): leaf for leaf in tape.leaves()}
+        trained = {id(p) for o in met for group in o.param_groups for p in group["params"]}
+        self._leaves |= {id(t): t for t in [*tape.leaves(), *[t for t in arguments if id(t) in trained]]}
         if met or not self._warm:
             for optimizer in met:
                 optimizer.flatten()
@@ -121,43 +142,43 @@ class Compiled:
         if first is not None:
             compare(first, tape)
             self._confirmed = True
+            self._first.clear()
         elif not self._confirmed:
             self._first[signature] = tape
             return _detached(result)
-        if len(self.programs) >= MAX_PROGRAMS:
-            raise RecordingError(
-                f"a compiled function met more than {MAX_PROGRAMS} signatures. Pad its arguments to a few shapes, and "
-                "pass numbers that change as 0-d tensors."
-            )
-        arguments = _tensors(args, kwargs)
         backend = next((t.backend for t in [*arguments, *tape.storages.values()]), None)
         if backend is None:
             raise RecordingError("a compiled function met no tensor: there is nothing to compile")
         arena = self._arenas.setdefault(backend.name, Arena(backend))
         self.programs[signature] = program = Program(tape, arguments, backend, arena)
         self._nests[signature] = nest = tree_map(lambda leaf: None, result)
-        program.called = Called(self.function, argument_names(self.function, args, kwargs), nest, self._lock)
+        names = argument_names(self.function, args, kwargs, arguments)
+        program.called = Called(self.function, names, nest, self._lock, self._leaves)
         program.take_gradients()
         backend.empty_cache()  # the eager calls' memory goes back: the program has its own
         return _detached(result)
 
-    def _verified(self, program: Program, signature: Any, args: Any, kwargs: Any) -> Any:
-        """Replay, undo, run eagerly, and compare results and storages."""
+    def _verified(self, program: Program, arguments: list[Tensor], args: Any, kwargs: Any) -> Any:
+        """Replay, undo, run eagerly, and compare results, storages and gradients."""
         undo = Undo()
-        for tensor in program.changed:
+        changed = [*program.changed, *[arguments[i] for i in program.changed_inputs]]
+        leaves = [*self._leaves.values(), *[t for t in arguments if t.requires_grad]]
+        gradients = [(leaf, leaf.grad) for leaf in leaves]
+        for tensor in [*changed, *[grad for _, grad in gradients if grad is not None]]:
             undo.keep(tensor)
         for call in program.tape.host_calls:
             undo.keep_host(call)
         undo.streams = [(g, g.state()) for g in program.tape.generators]
-        gradients = [(leaf, leaf.grad) for leaf in self._leaves.values()]
-        replayed = program.run(_tensors(args, kwargs))
-        after = [Tensor(t.array.copy()) for t in program.changed]
+        replayed = program.run(arguments)
+        after = [Tensor(t.array.copy()) for t in changed]
+        slots = [None if leaf.grad is None else Tensor(leaf.grad.array.copy()) for leaf in leaves]
         undo.restore()
         for leaf, grad in gradients:
             leaf.grad = grad
         eager = _detached(self.function(*args, **kwargs))
         pairs = [(f"result {i}", a, b) for i, (a, (_, b)) in enumerate(zip(replayed, tree_leaves(eager), strict=True))]
-        pairs += [(f"storage {t.shape}", a, t) for t, a in zip(program.changed, after, strict=True)]
+        pairs += [(f"storage {t.shape}", a, t) for t, a in zip(changed, after, strict=True)]
+        pairs += [(f"gradient {leaf.shape}", a, leaf.grad) for leaf, a in zip(leaves, slots, strict=True)]
         for what, a, b in pairs:
             _compare_values(what, a, b)
         return eager
@@ -165,18 +186,49 @@ class Compiled:
     def _signature(self, args: Any, kwargs: Any, arguments: list[Tensor] | None = None) -> Any:
         """What a program was made for. The tensors among the arguments are added to `arguments`."""
         nest: list[Any] = []
-        _describe(args, nest, [] if arguments is None else arguments)
-        _describe(kwargs, nest, [] if arguments is None else arguments)
+        tensors: list[Tensor] = [] if arguments is None else arguments
+        describe(args, nest, tensors, self._leaves)
+        if kwargs:
+            describe(kwargs, nest, tensors, self._leaves)
         return (
             tuple(nest),
+            shared(tensors),
             current().grad,
             tuple([(m.training, m._registrations) for m in self._modules.values()]),
             tuple([(leaf.requires_grad, leaf.grad is None) for leaf in self._leaves.values()]),
             tuple([o.structure() for o in self._optimizers.values()]),
         )
 
+    # -- as an attribute -----------------------------------------------------------------------------------------------
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Compiled:
+        """As a method: each object has a compiled function of its own, which it keeps under the method's name."""
+        if instance is None or not isinstance(self.function, FunctionType):
+            return self
+        name = self._name or self.function.__name__
+        if name not in instance.__dict__:
+            instance.__dict__[name] = type(self)(MethodType(self.function, instance), self.verify)
+        return instance.__dict__[name]
+
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # what Python and its libraries ask for is not the function's to answer
+            raise AttributeError(name)
         return getattr(self.__dict__["function"], name)
+
+    def __reduce__(self) -> Any:
+        """A copy has no programs yet. What a decorator made is found by its name, as functions are."""
+        function, name = self.function, getattr(self, "__qualname__", "")
+        if isinstance(function, MethodType):
+            owner = function.__self__
+            found = next((k for k, v in getattr(owner, "__dict__", {}).items() if v is self), "")  # where __get__ put it
+            if isinstance(getattr(type(owner), found, None), Compiled):
+                return getattr, (owner, found)
+        if getattr(sys.modules.get(getattr(self, "__module__", "")), name, None) is self:
+            return name
+        return type(self), (function, self.verify)
 
     def __repr__(self) -> str:
         return f"<compiled {getattr(self.function, '__name__', self.function)!s}: {len(self.programs)} programs>"
@@ -186,9 +238,14 @@ def compile(function: Callable, *, verify: bool = False) -> Compiled:
     """A function (a whole training step, or a model for inference) that runs as a flat program from its fourth call on.
 
     Args:
-        function: of tensors, arrays, numbers and nests of them. Tensors are copied into the program's own places; other
-            values are part of the signature.
+        function: of tensors, arrays, numbers and nests of them. Tensors are copied into the program's own places
+            (parameters are used where they lie); other values are part of the signature. What Python holds elsewhere
+            (closures, attributes) is read when a program is made, not at its runs.
         verify: compare each replay with an eager call, and raise RecordingError where they differ. Slow.
+
+    Raises, when called:
+        RecordingError: the function reads a value, depends on Python state that changes from call to call, takes or
+            returns something that hides tensors, or has met more than 64 signatures.
 
     >>> import retrograd as rg
     >>> w = rg.tensor([2.0], requires_grad=True)
@@ -203,38 +260,6 @@ def compile(function: Callable, *, verify: bool = False) -> Compiled:
 
 def _as_tensors(tree: Any) -> Any:
     return tree_map(lambda v: asarray(v) if isinstance(v, np.ndarray) else v, tree)
-
-
-def _tensors(args: Any, kwargs: Any) -> list[Tensor]:
-    return [v for _, v in tree_leaves((args, kwargs)) if type(v) in TENSOR_TYPES]
-
-
-def _describe(tree: Any, nest: list[Any], tensors: list[Tensor]) -> None:
-    """Add what a signature says of a nest to `nest`, in one walk, and the tensors in it to `tensors`."""
-    kind = type(tree)
-    if kind in TENSOR_TYPES or kind is np.ndarray:
-        tensor = asarray(tree) if kind is np.ndarray else tree
-        tensors.append(tensor)
-        array = tensor.array
-        nest.append((array.shape, array.dtype, tensor.requires_grad))
-    elif isinstance(tree, dict):
-        nest.append((kind, *tree))
-        for value in tree.values():
-            _describe(value, nest, tensors)
-    elif isinstance(tree, (list, tuple)):
-        nest.append((kind, len(tree)))
-        for value in tree:
-            _describe(value, nest, tensors)
-    else:
-        nest.append(_static(tree))
-
-
-def _static(value: Any) -> Any:
-    try:
-        hash(value)
-    except TypeError:
-        return repr(value)
-    return type(value), value
 
 
 def _detached(result: Any) -> Any:
@@ -252,6 +277,10 @@ def _gradients() -> list[tuple[Tensor, Tensor, Any]]:
 
 
 def _compare_values(what: str, replayed: Any, eager: Any) -> None:
+    if replayed is None or eager is None:
+        if replayed is not eager:
+            raise RecordingError(f"verify: {what} is there after the replay or after eager execution, not after both")
+        return
     one, two = (v.backend.to_numpy(v.array) if type(v) in TENSOR_TYPES else np.asarray(v) for v in (replayed, eager))
     tolerance = 1e-4 if one.dtype.itemsize <= 4 else 1e-9
     if not np.allclose(one, two, rtol=tolerance, atol=tolerance, equal_nan=True):

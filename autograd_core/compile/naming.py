@@ -15,8 +15,10 @@ from .tape import Tape
 Named = dict[str, Tensor]
 
 
-def argument_names(function: Callable, args: Sequence[Any], kwargs: dict[str, Any]) -> list[str]:
-    """A name for each tensor among the arguments, in their order: "x", "batch.images", "states.0"."""
+def argument_names(
+    function: Callable, args: Sequence[Any], kwargs: dict[str, Any], passed: Sequence[Tensor]
+) -> list[str]:
+    """A name for each of the arguments that are in `passed`, in their order: "x", "batch.images", "states.0"."""
     import inspect
 
     try:
@@ -25,12 +27,12 @@ def argument_names(function: Callable, args: Sequence[Any], kwargs: dict[str, An
         parameters = []
     plain = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     rest = next((p.name for p in parameters if p.kind is p.VAR_POSITIONAL), "args")
-    found = []
+    found, among = [], set(map(id, passed))
     for i, value in enumerate(args):
         name = plain[i] if i < len(plain) else f"{rest}.{i - len(plain)}"
-        found += [path for path, _ in _tensors(name, value)]
+        found += [path for path, t in _tensors(name, value) if id(t) in among]
     for name, value in kwargs.items():
-        found += [path for path, _ in _tensors(name, value)]
+        found += [path for path, t in _tensors(name, value) if id(t) in among]
     return found
 
 
@@ -44,14 +46,14 @@ def named_storages(tape: Tape, function: Callable) -> Named:
             taken[id(tensor)] = unique(name, found)
             found[taken[id(tensor)]] = tensor
 
-    variables = dict(_variables(function))
+    known = dict(variables(function))
     roots = _roots(list(tape.modules.values()))
     for module in roots:
-        called = next((k for k, v in variables.items() if v is module), type(module).__name__.lower())
+        called = next((k for k, v in known.items() if v is module), type(module).__name__.lower())
         prefix = "" if len(roots) == 1 else called
         for name, tensor in [*module.named_parameters(prefix=prefix), *module.named_buffers(prefix=prefix)]:
             enter(name, tensor)
-    for name, value in variables.items():
+    for name, value in known.items():
         for path, tensor in _tensors(name, value):
             enter(path, tensor)
     for optimizer in tape.optimizers.values():
@@ -101,14 +103,17 @@ def _roots(modules: list[Any]) -> list[Any]:
     return [m for m in modules if id(m) not in inside]
 
 
-def _variables(function: Any) -> Iterator[tuple[str, Any]]:
+def variables(function: Any) -> Iterator[tuple[str, Any]]:
     """What the function's own names stand for: its closure, and the globals it mentions."""
     import inspect
 
     function = getattr(inspect.unwrap(function), "__func__", inspect.unwrap(function))
     if not inspect.isfunction(function):
         return
-    found = inspect.getclosurevars(function)
+    try:
+        found = inspect.getclosurevars(function)
+    except ValueError:  # a name that has no value yet
+        return
     yield from found.nonlocals.items()
     yield from found.globals.items()
 

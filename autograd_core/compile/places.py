@@ -58,10 +58,15 @@ class Builder:
         program, tape = self.program, self.tape
         program.input_places = []
         for number, tensor in zip(tape.inputs, self.arguments, strict=True):
-            program.input_places.append(self._put(number, self._empty(tensor.shape, tensor.dtype)))
+            if number not in self.places:  # one tensor may be passed twice
+                self._put(number, self._empty(tensor.shape, tensor.dtype))
+            program.input_places.append(self.places[number])
         for number, tensor in tape.storages.items():
             self._put(number, tensor.array)
-        program.grad_places = [(self._put(n, self._empty(*tape.specs[n])), leaf) for n, leaf in tape.grad_reads.items()]
+        given = {id(t): i for i, t in tape.given.items()}
+        reads_at_entry = [(self._put(n, self._empty(*tape.specs[n])), leaf) for n, leaf in tape.grad_reads.items()]
+        program.grad_places = [(place, leaf) for place, leaf in reads_at_entry if id(leaf) not in given]
+        program.given_places = [(place, given[id(leaf)]) for place, leaf in reads_at_entry if id(leaf) in given]
         self._find_last_uses()
         self._hand_down()
         targets = self._targets()
@@ -88,10 +93,14 @@ class Builder:
         program.results = [
             (self.places[o.number], True) if isinstance(o, Value) else (o, False) for o in program.outputs
         ]
-        program.grad_results = [(leaf, None if n is None else self.places[n]) for leaf, n in program.grads]
+        given = {id(t): i for i, t in tape.given.items()}
+        grads = [(leaf, None if n is None else self.places[n]) for leaf, n in program.grads]
+        program.grad_results = [(leaf, array) for leaf, array in grads if id(leaf) not in given]
+        program.given_results = [(given[id(leaf)], array) for leaf, array in grads if id(leaf) in given]
         changed = {n for s in program.steps for n in written_by(s)}
         roots = {self.root[n] for n in changed}
-        written = {n for n in tape.storages if self.root[n] in roots}
+        written = {n for n in [*tape.storages, *tape.inputs] if self.root[n] in roots}
+        program.changed_inputs = [i for i, n in enumerate(tape.inputs) if n in written]
         program.checks = bound_checks(tape, self.places, written, self.backend)
         program.changed = [t for n, t in tape.storages.items() if n in changed and t.cell is not None]
         return set()
@@ -347,6 +356,8 @@ def _general(call: Any, inputs: list[Any], attributes: dict[str, Any], outs: lis
     """Any operation: its forward, and a copy of what it gives into the places."""
     result = call(*inputs, **attributes)
     for out, value in zip(outs, _flat(result) if several else (result,), strict=True):
+        if value.shape != out.shape:  # what is picked by a mask from outside that was changed
+            raise RuntimeError(f"a replay made an array of shape {value.shape}, its recording one of {out.shape}")
         out[...] = value
 
 

@@ -31,12 +31,14 @@ from .tape import Tape
 
 
 class Called(NamedTuple):
-    """What a program was recorded from: the function, names of the tensors it was given, and the nest of its result."""
+    """What a program was recorded from: the function, names of the tensors it was given, the nest of its result, the
+    lock of its calls, and the leaves that the function reaches by itself."""
 
     function: Callable
     arguments: list[str]
     result: Any
     lock: Any
+    held: dict[int, Tensor]
 
 
 class Program:
@@ -100,7 +102,11 @@ class Program:
         self.nbytes = self.buffers = 0
 
     def valid(self) -> bool:
-        """Whether the tensors from outside still hold the arrays that the calls are bound to."""
+        """Whether the tensors from outside still hold the arrays that the calls are bound to, and host calls can be
+        repeated."""
+        for guard in self.tape.guards:
+            if not guard():
+                return False
         return all(tensor.array is array for tensor, array in self.storages)
 
     def run(self, arguments: Sequence[Tensor]) -> list[Any]:
@@ -111,6 +117,8 @@ class Program:
             check()
         for place, leaf in self.grad_places:
             place[...] = leaf.grad.array
+        for place, i in self.given_places:
+            place[...] = arguments[i].grad.array  # type: ignore[union-attr]  the signature says that it has one
         for call in self.tape.host_calls:
             call()
         for i, (generator, n) in enumerate(zip(self.tape.generators, self.tape.reserved, strict=True)):
@@ -124,6 +132,11 @@ class Program:
             tensor.cell[0] += 1
         for leaf, array in self.grad_results:
             leaf.grad = None if array is None else Tensor(array)
+        for i, array in self.given_results:
+            arguments[i].grad = None if array is None else Tensor(array.copy())
+        for i in self.changed_inputs:
+            arguments[i].array[...] = self.input_places[i]
+            arguments[i].cell[0] += 1  # type: ignore[index]  what is changed in place is a leaf
         return [Tensor(o.copy()) if c else o for o, c in self.results]
 
     def take_gradients(self) -> None:
@@ -168,6 +181,9 @@ class Program:
     checks: list[Any]
     grad_places: list[tuple[Any, Any]]  # with the leaf, which has a gradient by then
     grad_results: list[tuple[Tensor, Any]]
+    given_places: list[tuple[Any, int]]  # the same for gradients of arguments, with their positions
+    given_results: list[tuple[int, Any]]
+    changed_inputs: list[int]  # positions of arguments that are written in place
     results: list[tuple[Any, bool]]
     changed: list[Any]  # leaves, so they have a version
 

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..recorder import Value
-from ..tensor import TENSOR_TYPES, Tensor, asarray
-from ..transforms import tree_leaves
+from ..tensor import Tensor
 from .fusion import written_by
 from .naming import host_numbers, named_storages, unique
 from .passes import reads
 from .program import Program
+from .signature import copied_in
 from .static_memory import extent, owner
 from .tape import Undo
 from .tracing import Traced
@@ -57,8 +57,7 @@ def state_of(made: Export) -> dict[str, np.ndarray]:
 
 def inputs_of(program: Program, made: Export, args: Any, kwargs: Any) -> dict[str, np.ndarray]:
     """The inputs of the call that comes next; host calls run, and what they changed is put back."""
-    leaves = [v for _, v in tree_leaves((args, kwargs)) if type(v) in TENSOR_TYPES or isinstance(v, np.ndarray)]
-    arrays = [asarray(v).array for v in leaves]
+    arrays = [tensor.array for tensor in copied_in(args, kwargs, program.called.held)]
     wanted = [(place.shape, place.dtype) for place in program.input_places]
     given = [(array.shape, array.dtype) for array in arrays]
     if wanted != given:
@@ -124,6 +123,7 @@ class Touched:
     def _gradients(self) -> list[Entry]:
         known = {_where(tensor.array): name for name, tensor in reversed(self.names.items())}
         before = {leaf: place for place, leaf in self.plan.program.grad_places}
+        before |= {self.tape.given[i]: place for place, i in self.plan.program.given_places}
         after = {leaf: self.plan.places[n] for leaf, n in self.plan.program.grads if n is not None}
         entries = []
         for leaf in before | after:

@@ -37,7 +37,12 @@ class Memory:
         self.fresh, self.literal = fresh, literal
         self.lines: list[str] = []
         self._counts = {"b": 0, "c": 0}
+        buffers = list(buffers)
         self._whole = _largest(buffers)
+        for array in buffers:  # pieces of a flat array that is not in the program itself
+            whole = owner(array)
+            if id(whole) in self._whole and not _holds(self._whole[id(whole)], array) and whole.flags.c_contiguous:
+                self._whole[id(whole)] = whole
         self._scratch = {k: v for k, v in _largest(scratch).items() if k not in self._whole}
         self._whole |= self._scratch
         self._constants = {k: v for k, v in _largest(constants).items() if k not in self._whole}

@@ -45,11 +45,13 @@ class Tape(Recorder):
         self.reserved: list[int] = []  # blocks of each generator
         self.draws: dict[int, Draw] = {}  # recorded counter → place in the reservation
         self.host_calls: list[Callable[[], None]] = []
+        self.guards: list[Callable[[], bool]] = []  # whether host calls can still be repeated as they were recorded
         self.orders: dict[int, tuple[int, ...]] = {}  # number → its axes as they lay in memory, where not in order
         self.optimizers: dict[int, Any] = {}
         self.modules: dict[int, Any] = {}
         self.made_in: dict[int, Any] = {}  # first result of a step → the innermost module that was being called
         self.inputs: list[int] = []
+        self.given: dict[int, Tensor] = {}  # position → argument that wants a gradient
         self.outputs: Any = None
         self.grads: list[tuple[Tensor, int | None]] = []
         self.fixed: set[int] = set()  # storages that a call makes anew, always with the same values
@@ -69,10 +71,21 @@ class Tape(Recorder):
                 self.storages[number] = captured
 
     def record(self, rec: Any, operands: Any, attributes: Any, results: Any, residuals: Any) -> None:
+        self._refuse_mask(rec, operands)
         super().record(rec, operands, attributes, results, residuals)
         module = _calling(self.modules)
         if module is not None:
             self.made_in[self.steps[-1].outputs[0]] = module
+
+    def _refuse_mask(self, rec: Any, operands: Any) -> None:
+        """A mask that comes in or is computed: how many elements it picks would be frozen."""
+        for mask in operands[1:] if rec.name == "getitem" else ():
+            if type(mask) in TENSOR_TYPES and mask.dtype.kind == "b" and self.number(mask) not in self.storages:
+                raise RecordingError(
+                    f"x[mask] inside a recorded function, at {user_line()}: how many elements a mask picks changes "
+                    "from call to call, and a program has fixed shapes. Keep the shape with rg.where(mask, x, other), "
+                    "or pick outside."
+                )
 
     def assign(self, storage: Tensor, value: Any, template: Any = None, indices: Sequence[Any] = ()) -> None:
         if self.undo is not None:
@@ -89,7 +102,9 @@ class Tape(Recorder):
         self.draws[counter] = Draw(index, self.reserved[index])
         self.reserved[index] += n_blocks
 
-    def host(self, call: Callable[[], None]) -> None:
+    def host(self, call: Callable[[], None], holds: Callable[[], bool] | None = None) -> None:
+        if holds is not None:
+            self.guards.append(holds)
         if self.undo is not None:
             self.undo.keep_host(call)
         self.host_calls.append(call)
@@ -106,8 +121,15 @@ class Tape(Recorder):
 
     def leaves(self) -> list[Tensor]:
         """The leaves from outside that want gradients."""
-        tensors = [*self.storages.values(), *self.grad_reads.values()]
-        return list({id(t): t for t in tensors if t.requires_grad and t.node is None}.values())
+        tensors, given = [*self.storages.values(), *self.grad_reads.values()], set(map(id, self.given.values()))
+        wanted = [t for t in tensors if t.requires_grad and t.node is None and id(t) not in given]
+        return list({id(t): t for t in wanted}.values())
+
+    def given_leaves(self) -> list[Tensor]:
+        """The leaves among the arguments whose gradients this call set, changed, read or took away."""
+        leaves = list({id(t): t for t in self.given.values() if t.node is None}.values())
+        had = {id(leaf) for _, leaf in self._slots.values()}
+        return [t for t in leaves if (id(t) in had if t.grad is None else id(t.grad.array) in self._numbers)]
 
 
 def memory_order(array: Any) -> tuple[int, ...] | None:
@@ -160,14 +182,25 @@ def _calling(modules: dict[int, Any]) -> Any:
 
 
 def record_call(
-    function: Callable, args: tuple[Any, ...], kwargs: dict[str, Any], leaves: Iterable[Tensor], journal: bool = False
+    function: Callable,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    arguments: Sequence[Tensor],
+    leaves: Iterable[Tensor],
+    journal: bool = False,
 ) -> tuple[Tape, Any]:
-    """Call a function eagerly, and write down what it did; `leaves`: those whose gradients at entry it may read."""
-    slots = {id(leaf.grad.array): (weakref.ref(leaf.grad.array), leaf) for leaf in leaves if leaf.grad is not None}
+    """Call a function eagerly, and write down what it did.
+
+    `arguments`: the tensors among the arguments that a program copies in. `leaves`: those from outside whose gradients
+    at entry the function may read.
+    """
+    met = [leaf for leaf in [*leaves, *arguments] if leaf.grad is not None]
+    slots: Slots = {id(leaf.grad.array): (weakref.ref(leaf.grad.array), leaf) for leaf in met}  # type: ignore[union-attr]
     tape = Tape(slots, journal)
-    for _, leaf in tree_leaves((args, kwargs)):
-        if type(leaf) in TENSOR_TYPES:
-            tape.inputs.append(tape.number(leaf, known=True))
+    tape.given = {i: t for i, t in enumerate(arguments) if t.requires_grad}
+    tape.inputs = [tape.number(t, known=True) for t in arguments]
+    for module in _modules_of(function):
+        tape.entered(module)
     try:
         with switched(recorder=tape):
             result = function(*args, **kwargs)
@@ -178,11 +211,19 @@ def record_call(
                 leaf.grad = None
         raise
     tape.outputs = [Value(tape.number(v)) if type(v) in TENSOR_TYPES else v for _, v in tree_leaves(result)]
-    for leaf in tape.leaves():
+    for leaf in [*tape.leaves(), *tape.given_leaves()]:
         number = None if leaf.grad is None else tape.number(leaf.grad)
         tape.grads.append((leaf, number))
     tape.forget()
     return tape, result
+
+
+def _modules_of(function: Any) -> list[Any]:
+    """The modules that a function can look at without calling them: its own object, and what its names stand for."""
+    from .naming import variables
+
+    found = [getattr(function, "__self__", None), *[value for _, value in variables(function)]]
+    return [m for m in found if hasattr(type(m), "_registrations")]
 
 
 def compare(first: Tape, second: Tape) -> None:
@@ -210,7 +251,7 @@ def _difference(first: Tape, second: Tape, a: Step, b: Step) -> str | None:
     name = a.record.name if a.record else "assign"
     if a.record is not b.record:
         return f"{name} in one, {b.record.name if b.record else 'assign'} in the other"
-    if a.inputs != b.inputs or a.outputs != b.outputs:
+    if (a.inputs != b.inputs and repr(a.inputs) != repr(b.inputs)) or a.outputs != b.outputs:  # NaN equals nothing
         return f"{name} of {a.inputs} in one, of {b.inputs} in the other"
     if a.record is not None and a.record.kind == "random":
         one, other = ({k: v for k, v in step.attributes.items() if k != "counter"} for step in (a, b))

@@ -1,0 +1,126 @@
+"""What changes between the calls of a compiled function and is no argument: options, counts of steps, hooks."""
+
+from __future__ import annotations
+
+import numpy as np
+import retrograd as rg
+
+F = rg.nn.functional
+
+
+def batches(n=9):
+    rng = np.random.default_rng(3)
+    x, y = rng.standard_normal((n, 4, 6)).astype(np.float32), rng.integers(0, 3, (n, 4))
+    return [(rg.tensor(a), rg.tensor(b)) for a, b in zip(x, y, strict=True)]
+
+
+def net():
+    rg.manual_seed(0)
+    return rg.nn.Sequential(rg.nn.Linear(6, 8), rg.nn.Tanh(), rg.nn.Linear(8, 3))
+
+
+def training(make):
+    """(model, optimizer, step)."""
+    model = net()
+    optimizer = make(model.parameters())
+
+    def step(x, y):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    return model, optimizer, step
+
+
+def same(a, b, tolerance=2e-5):
+    np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance / 10)
+
+
+def test_an_option_that_is_switched_off_and_on_again():
+    results = []
+    for compiles in (False, True):
+        _, optimizer, step = training(lambda p: rg.optim.AdamW(p, lr=1e-2))
+        run = rg.compile(step) if compiles else step
+        losses = []
+        for i, (x, y) in enumerate(batches(12)):
+            optimizer.param_groups[0]["weight_decay"] = 0.0 if i in (6, 7) else 0.1 * (i + 1)
+            losses.append(run(x, y).item())
+        results.append(losses)
+    same(*results)
+
+
+def test_parameters_that_other_functions_updated_more_often():
+    results = []
+    for compiles in (False, True):
+        model, optimizer, step = training(lambda p: rg.optim.Adam(p, lr=0.05, betas=(0.5, 0.6)))
+        run = rg.compile(step) if compiles else step
+        losses = []
+        for i, (x, y) in enumerate(batches(14)):
+            if i == 6:
+                for _ in range(3):
+                    optimizer.zero_grad()
+                    model[0](x).sum().backward()
+                    optimizer.step()
+            losses.append(run(x, y).item())
+        results.append(losses)
+    same(*results, 2e-4)
+
+
+def test_verify_of_gradients_that_add_up():
+    results = []
+    for verify in (None, True):
+        model = net()
+
+        def step(x, y, model=model):
+            loss = F.cross_entropy(model(x), y)
+            loss.backward()
+            return loss
+
+        run = step if verify is None else rg.compile(step, verify=verify)
+        for x, y in batches():
+            run(x, y)
+        results.append(model[0].weight.grad.numpy().copy())
+    same(*results, 1e-4)
+
+
+def test_hooks_of_modules_that_come_and_go():
+    model, (x, _) = net(), batches()[0]
+    compiled = rg.compile(model)
+    for _ in range(4):
+        plain = compiled(x).numpy()
+    handle = model[0].register_forward_hook(lambda module, args, out: out * 2)
+    assert not np.allclose(compiled(x).numpy(), plain)
+    same(compiled(x).numpy(), model(x).numpy())
+    handle.remove()
+    same(compiled(x).numpy(), plain)
+
+
+def test_a_file_of_a_program_beside_one_that_trains():
+    model, _, step = training(lambda p: rg.optim.AdamW(p, lr=1e-2))
+    train, predict = rg.compile(step), rg.compile(lambda x: model(x))
+    for x, y in batches():
+        train(x, y)
+        predict(x)
+    names = {}
+    exec(predict.program.source(), names)  # the parameters are pieces of a flat array that this program does not know
+    found = names["step"](predict.program.state(), predict.program.inputs(x))
+    same(found, model(x).detach().numpy())
+
+
+def test_a_file_of_a_program_that_changes_its_arguments():
+    @rg.compile
+    def f(cache, x, w):
+        cache.add_(x)
+        (cache * w).sum().backward()
+        return cache * 1
+
+    cache, w = rg.zeros(3), rg.tensor([2.0, 3.0, 4.0], requires_grad=True)
+    for i in range(5):
+        f(cache, rg.ones(3) * i, w)
+    names = {}
+    exec(f.program.source(), names)
+    found = names["step"](f.program.state(), f.program.inputs(cache, rg.ones(3), w))
+    assert found.tolist() == f(cache, rg.ones(3), w).tolist() == [11.0] * 3
+    assert w.grad.tolist() == [0 + 1 + 3 + 6 + 10 + 11.0] * 3

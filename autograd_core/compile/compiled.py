@@ -223,7 +223,8 @@ class Compiled:
         function, name = self.function, getattr(self, "__qualname__", "")
         if isinstance(function, MethodType):
             owner = function.__self__
-            found = next((k for k, v in getattr(owner, "__dict__", {}).items() if v is self), "")  # where __get__ put it
+            kept = getattr(owner, "__dict__", {}).items()  # where __get__ puts it
+            found = next((name for name, value in kept if value is self), "")
             if isinstance(getattr(type(owner), found, None), Compiled):
                 return getattr, (owner, found)
         if getattr(sys.modules.get(getattr(self, "__module__", "")), name, None) is self:

@@ -87,7 +87,7 @@ class GPT2Config(Config):
 class KVCache:
     """Keys and values of the tokens so far, in arrays of fixed size, so that one compiled program serves all positions.
 
-    A compiled function takes it from outside, not as an argument (whose copies the program would write into).
+    A compiled function takes it from outside, not as an argument: those are copied into the program, and back.
 
     Attributes:
         keys, values: one tensor (batch, heads, max_len, head width) per layer.

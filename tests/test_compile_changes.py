@@ -95,32 +95,3 @@ def test_hooks_of_modules_that_come_and_go():
     same(compiled(x).numpy(), model(x).numpy())
     handle.remove()
     same(compiled(x).numpy(), plain)
-
-
-def test_a_file_of_a_program_beside_one_that_trains():
-    model, _, step = training(lambda p: rg.optim.AdamW(p, lr=1e-2))
-    train, predict = rg.compile(step), rg.compile(lambda x: model(x))
-    for x, y in batches():
-        train(x, y)
-        predict(x)
-    names = {}
-    exec(predict.program.source(), names)  # the parameters are pieces of a flat array that this program does not know
-    found = names["step"](predict.program.state(), predict.program.inputs(x))
-    same(found, model(x).detach().numpy())
-
-
-def test_a_file_of_a_program_that_changes_its_arguments():
-    @rg.compile
-    def f(cache, x, w):
-        cache.add_(x)
-        (cache * w).sum().backward()
-        return cache * 1
-
-    cache, w = rg.zeros(3), rg.tensor([2.0, 3.0, 4.0], requires_grad=True)
-    for i in range(5):
-        f(cache, rg.ones(3) * i, w)
-    names = {}
-    exec(f.program.source(), names)
-    found = names["step"](f.program.state(), f.program.inputs(cache, rg.ones(3), w))
-    assert found.tolist() == f(cache, rg.ones(3), w).tolist() == [11.0] * 3
-    assert w.grad.tolist() == [0 + 1 + 3 + 6 + 10 + 11.0] * 3

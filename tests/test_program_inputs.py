@@ -115,3 +115,41 @@ def test_what_cannot_be_asked():
     w.array = w.array.copy()
     with pytest.raises(RuntimeError, match="replaced"):
         scaled.program.source()
+
+
+def test_a_file_of_a_program_beside_one_that_trains():
+    model = rg.nn.Sequential(rg.nn.Linear(6, 8), rg.nn.Tanh(), rg.nn.Linear(8, 3))
+    optimizer = rg.optim.AdamW(model.parameters(), lr=1e-2)
+
+    @rg.compile
+    def train(x):
+        optimizer.zero_grad()
+        (model(x) ** 2).sum().backward()
+        optimizer.step()
+
+    predict = rg.compile(lambda x: model(x))
+    for _ in range(9):
+        x = rg.randn(4, 6)
+        train(x)
+        predict(x)
+    names = {}
+    exec(predict.program.source(), names)  # the parameters are pieces of a flat array that this program does not know
+    found = names["step"](predict.program.state(), predict.program.inputs(x))
+    np.testing.assert_allclose(found, model(x).detach().numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_a_file_of_a_program_that_changes_its_arguments():
+    @rg.compile
+    def f(cache, x, w):
+        cache.add_(x)
+        (cache * w).sum().backward()
+        return cache * 1
+
+    cache, w = rg.zeros(3), rg.tensor([2.0, 3.0, 4.0], requires_grad=True)
+    for i in range(5):
+        f(cache, rg.ones(3) * i, w)
+    names = {}
+    exec(f.program.source(), names)
+    found = names["step"](f.program.state(), f.program.inputs(cache, rg.ones(3), w))
+    assert found.tolist() == f(cache, rg.ones(3), w).tolist() == [11.0] * 3
+    assert w.grad.tolist() == [0 + 1 + 3 + 6 + 10 + 11.0] * 3

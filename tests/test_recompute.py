@@ -7,9 +7,11 @@ import math
 import numpy as np
 import pytest
 import retrograd as rg
+from retrograd.autograd_core.compile.expansion import written_out
 from retrograd.autograd_core.compile.fusion import FUSED, fuse
 from retrograd.autograd_core.compile.recompute import recompute
-from retrograd.autograd_core.recorder import Value, recording
+from retrograd.autograd_core.record import REGISTRY
+from retrograd.autograd_core.recorder import Step, Value, recording
 
 X = np.random.default_rng(0).normal(size=(16, 16)).astype(np.float32)
 W = np.random.default_rng(1).normal(size=(16, 16)).astype(np.float32)
@@ -71,6 +73,20 @@ def test_numbers_per_row_are_handed_out_instead():
     short = [n for s in after if s.record is FUSED for n in s.outputs if tape.specs[n][0] == (16, 1)]
     assert len(short) == 2
     assert not [n for s in before if s.record is FUSED for n in s.outputs if tape.specs[n][0] == (16, 1)]
+
+
+def test_a_group_whose_values_are_all_computed_elsewhere_goes():
+    """The mask of the right classes, which cross-entropy reads twice."""
+    x, targets = X[:4, :10], np.arange(4)
+    defaults = REGISTRY["cross_entropy"].defaults | {"reduction": "sum"}
+    step = Step(REGISTRY["cross_entropy"], (Value(0), Value(1)), defaults, (), "")
+    tape, inputs, (out,) = written_out(step, [(a.shape, a.dtype) for a in (x, targets)], ())
+    root = {n: n for n in range(len(tape.specs))}
+    before = fuse(tape.steps, tape.specs, root, {out})
+    after = recompute(before, tape.specs, root, {out})
+    assert [s.record for s in after].count(FUSED) < [s.record for s in before].count(FUSED)
+    given = dict(zip(inputs, (x, targets), strict=True)) | {n: t.array for n, t in tape.storages.items()}
+    np.testing.assert_array_equal(run(after, given, out), run(before, given, out))
 
 
 def test_two_values_that_lead_to_one_another_come_in_order():

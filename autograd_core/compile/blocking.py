@@ -39,19 +39,23 @@ def _joins(run: list[Instruction], instruction: Instruction) -> bool:
     like = places[-1]
     if not isinstance(like, np.ndarray) or like.size <= 2 * BLOCK:
         return False
-    large = [p for p in places if isinstance(p, np.ndarray) and p.ndim]
+    arrays = [p for p in places if isinstance(p, np.ndarray)]
+    large = [p for p in arrays if p.ndim]
     if not large or any(p.size != like.size or straight(p, like) is None for p in large):
         return False
-    others = [p for _, taken in run for p in taken if isinstance(p, np.ndarray) and p.ndim]
-    first = others[0] if others else like
+    before = [p for _, taken in run for p in taken if isinstance(p, np.ndarray)]
+    first = next((p for p in before if p.ndim), like)
     if first.size != like.size or straight(first, like) is None or straight(like, first) is None:
         return False
-    return all(_same_or_apart(p, q) for p in [*large, *others] for q in large)
+    return all(_same_or_apart(p, q) for p in [*arrays, *before] for q in arrays)
 
 
 def _same_or_apart(p: np.ndarray, q: np.ndarray) -> bool:
-    """Element i of one array may lie in element i of the other, or nowhere in it."""
-    return p.__array_interface__["data"][0] == q.__array_interface__["data"][0] or not np.may_share_memory(p, q)
+    """Element i of one array may lie in element i of the other, or nowhere in it: memory is used again, and the second
+    block of the one call comes after the first of the next. A number stands for every element."""
+    alike = (p.itemsize, p.ndim > 0) == (q.itemsize, q.ndim > 0)
+    same = p.__array_interface__["data"][0] == q.__array_interface__["data"][0]
+    return (alike and same) or not np.may_share_memory(p, q)
 
 
 def _in_blocks(run: list[Instruction]) -> list[Instruction]:

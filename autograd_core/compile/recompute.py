@@ -60,7 +60,7 @@ def recompute(
                     for n in sources:
                         readers[n] = sorted({*readers.get(n, ()), j})
                 del readers[value]
-    return steps
+    return [s for s in steps if s.record is not FUSED or s.outputs or written_by(s)]
 
 
 def _nbytes(number: int, specs: Sequence[Spec]) -> int:

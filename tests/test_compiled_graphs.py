@@ -147,6 +147,16 @@ def test_groups_in_small_blocks(program, block):
         check(program, 1e-5)
 
 
+@pytest.mark.skipif(default_backend().name != "numpy", reason="calls run in blocks on NumPy")
+@settings(max_examples=120, **COMMON)
+@given(programs(), st.sampled_from([1, 2, 5]))
+def test_single_calls_in_small_blocks(program, block):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(NumpyBackend, "fuses", lambda self: False)
+        patch.setattr("retrograd.autograd_core.compile.blocking.BLOCK", block)
+        check(program, 1e-5)
+
+
 EXACT = ["exp", "tanh", "sigmoid", "relu", "sqrt", "sin", "negative", "shift", "scale", "double", "detach", *BINARY]
 
 

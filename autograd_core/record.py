@@ -64,7 +64,8 @@ class Record:
 
         derivatives   (record) input → its rule `(ops, g, …)`, kept as `rules`; an input without one gets no gradient
         derivative    (fused) one rule `(ops, needs, g, …)` for all inputs, kept as `joint`; None where not needed
-        fast          (fused) a quicker forward `(ops, …)` on raw arrays, of first order only
+        fast          (fused) a quicker forward `(ops, …)` on raw arrays, of first order only; it and `derivative` may
+                      take `places=`, arrays to write results into, and return those that they did write into
         residuals     names of what the forward gives beside its result for rules to read, such as row statistics
         exact         a joint rule that may be differentiated itself (a fused record's otherwise may not)
         promote       names of the inputs that are brought to one dtype; by default all, () none
@@ -100,6 +101,7 @@ class Record:
         self.rules: dict[str, Callable] = dict(options.pop("derivatives", None) or {})
         self.joint: Callable | None = options.pop("derivative", None)
         self.fast: Callable | None = options.pop("fast", None)
+        self.takes_places = takes_places(self.fast)
         self.residuals: tuple[str, ...] = tuple(options.pop("residuals", ()))
         self.exact: bool = options.pop("exact", kind != "fused")
         self.promote: tuple[str, ...] | None = options.pop("promote", None)
@@ -211,6 +213,11 @@ class Record:
         """The forward for arrays of that type, without kernels: what every faster way is compared with."""
         takes_ops = self.kind in ("fused", "random")
         return partial(self.forward, raw_ops(array_type) if takes_ops else BACKEND_BY_TYPE[array_type].xp)
+
+
+def takes_places(function: Callable | None) -> bool:
+    """Whether a hand-written forward or rule can be told where to write its results: `places=`, one for each."""
+    return function is not None and "places" in (function.__kwdefaults__ or {})
 
 
 class _Probe:

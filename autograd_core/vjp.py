@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
-from .record import REGISTRY, Record
+from .record import REGISTRY, Record, takes_places
 from .tensor import TENSOR_TYPES
 
 
@@ -27,12 +27,16 @@ def vjp_record(rec: Record) -> Record:
 
     rule: Any = rec.joint
 
-    def forward(ops, /, *arrays, layout, needs):
+    def forward(ops, /, *arrays, layout, needs, **given):
         values = fill(layout, iter(arrays))
-        gradients = rule(ops, needs, *values)
+        if given:
+            places = iter(given["places"])
+            given = {"places": [next(places) if need else None for need in needs]}
+        gradients = rule(ops, needs, *values, **given)
         return [g for g, need in zip(gradients, needs, strict=True) if need]
 
     made = Record(f"{rec.name}.vjp", "fused", forward, multiple=True, promote=())
+    made.takes_places = takes_places(rule)
     REGISTRY.setdefault(made.name, made)
     return made
 

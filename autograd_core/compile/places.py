@@ -336,7 +336,8 @@ class Builder:
             return [(call, (*inputs, outs[0]))]
         if rec.into is not None and self.xp is np:
             return rec.into(np, outs[0], *inputs, **step.attributes)
-        return [(_general, (call, inputs, step.attributes, outs, several))]
+        writes = rec.takes_places and call.func is (rec.fast or rec.forward)
+        return [(_general, (call, inputs, step.attributes, outs, several, writes))]
 
     def _join(self, step: Step, inputs: list[Any], out: Any) -> list[Instruction]:
         """A concat whose parts were computed in place, but for those that were not."""
@@ -352,10 +353,14 @@ def _group_without_kernel() -> None:
     raise RuntimeError("internal error: a fused group was not bound to its kernel")
 
 
-def _general(call: Any, inputs: list[Any], attributes: dict[str, Any], outs: list[Any], several: bool) -> None:
-    """Any operation: its forward, and a copy of what it gives into the places."""
-    result = call(*inputs, **attributes)
+def _general(
+    call: Any, inputs: list[Any], attributes: dict[str, Any], outs: list[Any], several: bool, writes: bool = False
+) -> None:
+    """Any operation: its forward, and a copy of what it gives into the places, unless it writes there itself."""
+    result = call(*inputs, **attributes, **({"places": outs} if writes else {}))
     for out, value in zip(outs, _flat(result) if several else (result,), strict=True):
+        if value is out:
+            continue
         if value.shape != out.shape:  # what is picked by a mask from outside that was changed
             raise RuntimeError(f"a replay made an array of shape {value.shape}, its recording one of {out.shape}")
         out[...] = value

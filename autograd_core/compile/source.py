@@ -142,7 +142,7 @@ class _Writer:
 
     def _line(self, call: Any, places: Sequence[Any], step: Step) -> str:
         if call is _general:
-            _, inputs, attributes, outs, _ = places
+            _, inputs, attributes, outs, *_ = places
             return self._record(step, inputs, attributes, outs)
         if call is _draw:
             _, place, _, inputs, attributes, outs, _ = places

@@ -20,7 +20,7 @@ from .windows import Windows
 
 # Columns are made, multiplied and forgotten in blocks: on a CPU such that they stay in the cache, on a device large
 # enough to fill it.
-_HOST_BLOCK = 1 << 21  # bytes
+_HOST_BLOCK = 1 << 22  # bytes
 _DEVICE_BLOCK = 1 << 28
 
 
@@ -34,6 +34,14 @@ def batch_last(xp: Any, x: Any, padding: Any = ((0, 0), (0, 0))) -> Any:
     out = xp.zeros((channels, top + height + bottom, left + width + right, images), x.dtype)
     out[:, top : top + height, left : left + width] = turned
     return out
+
+
+def lying_batch_last(place: Any, batched: bool = True) -> Any:
+    """A place for images (N, C, H, W) as (C, H, W, N), where its memory lies so; else None."""
+    if place is None or not batched:
+        return None
+    turned = place.transpose(1, 2, 3, 0)
+    return turned if turned.flags.c_contiguous else None
 
 
 def batch_first(x: Any) -> Any:
@@ -94,11 +102,12 @@ def _matrices(array: Any, groups: int) -> Any:
     return array.reshape(groups, array.shape[0] // groups, math.prod(array.shape[1:]))
 
 
-def correlate(xp: Any, image: Any, weight: Any, bias: Any, w: Windows, groups: int) -> Any:
-    """image (C, H, W, N), padded, and weight (O, C / groups, kh, kw) → (O, rows, columns, N)."""
+def correlate(xp: Any, image: Any, weight: Any, bias: Any, w: Windows, groups: int, place: Any = None) -> Any:
+    """image (C, H, W, N), padded, and weight (O, C / groups, kh, kw) → (O, rows, columns, N), in `place` if given."""
     outs, images = weight.shape[0], image.shape[3]
     matrices = _matrices(weight, groups)
-    out = xp.empty((groups, outs // groups, w.size[0] * w.size[1] * images), image.dtype)
+    out = xp.empty((outs, *w.size, images), image.dtype) if place is None else place
+    out = _matrices(out, groups)
     for places, columns in _columns(xp, image, w, groups):
         part = out[:, :, places]
         xp.matmul(matrices, columns, out=part)
@@ -107,13 +116,16 @@ def correlate(xp: Any, image: Any, weight: Any, bias: Any, w: Windows, groups: i
     return out.reshape(outs, *w.size, images)
 
 
-def spread(xp: Any, out: Any, weight: Any, shape: tuple[int, ...], w: Windows, groups: int) -> Any:
-    """The transpose of `correlate` in the image: out (O, rows, columns, N) → an image of `shape`, padding included."""
+def spread(xp: Any, out: Any, weight: Any, shape: tuple[int, ...], w: Windows, groups: int, place: Any = None) -> Any:
+    """The transpose of `correlate` in the image: out (O, rows, columns, N) → an image of `shape`, padding included, in
+    `place` if given."""
     matrices = _matrices(weight, groups).swapaxes(1, 2)
     flat = _matrices(out, groups)
+    image = xp.empty(shape, out.dtype) if place is None else place
     if w.kernel == (1, 1) and w.stride == (1, 1):
-        return xp.matmul(matrices, flat).reshape(shape)
-    image = xp.zeros(shape, out.dtype)
+        xp.matmul(matrices, flat, out=_matrices(image, groups))
+        return image
+    image[...] = 0
     views = _views(xp, image, w)
     buffer = None
     for top, bottom, left, right in _blocks(views):

@@ -18,7 +18,7 @@ from ..half import rounded, wide, widened
 from ..record import tensor_ops
 from ..samples import Sample, calls, draw
 from ..tensor import Tensor, TensorLike
-from .batch_last import batch_first, batch_last, correlate, spread, weigh
+from .batch_last import batch_first, batch_last, correlate, lying_batch_last, spread, weigh
 from .windows import Pair, Windows, cropped, pair, windows
 
 # -- shapes ------------------------------------------------------------------------------------------------------------
@@ -65,25 +65,30 @@ def _check_conv2d(
 # -- conv2d ------------------------------------------------------------------------------------------------------------
 
 
-def _conv2d_fast(ops, x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1):
+def _conv2d_fast(ops, x, weight, bias=None, stride=1, padding=0, dilation=1, groups=1, *, places=(None,)):
     w = windows(x.shape[-2:], weight.shape[2:], stride, padding, dilation)
     image = batch_last(ops.xp, _batched(wide(x)), w.padding)
-    return _like(x, batch_first(correlate(ops.xp, image, wide(weight), wide(bias), w, groups)))
+    place = lying_batch_last(places[0], x.ndim == 4 and image.dtype == x.dtype)
+    out = correlate(ops.xp, image, wide(weight), wide(bias), w, groups, place)
+    return _like(x, batch_first(out)) if place is None else places[0]
 
 
-def _conv2d_rule(ops, needs, g, x, weight, stride, padding, dilation, groups):
+def _conv2d_rule(ops, needs, g, x, weight, stride, padding, dilation, groups, *, places=(None, None, None)):
     w = windows(x.shape[-2:], weight.shape[2:], stride, padding, dilation)
     out = batch_last(ops.xp, _batched(wide(g)))
     gx = gw = gb = None
     if needs[0]:
         rows, columns = (n + sum(p) for n, p in zip(x.shape[-2:], w.padding, strict=True))
-        image = spread(ops.xp, out, wide(weight), (x.shape[-3], rows, columns, out.shape[3]), w, groups)
-        gx = _like(x, cropped(batch_first(image), w.padding))
+        shape = (x.shape[-3], rows, columns, out.shape[3])
+        place = lying_batch_last(places[0], shape[1:3] == x.shape[-2:] and x.ndim == 4 and out.dtype == x.dtype)
+        image = spread(ops.xp, out, wide(weight), shape, w, groups, place)
+        gx = _like(x, cropped(batch_first(image), w.padding)) if place is None else places[0]
     if needs[1]:
         image = batch_last(ops.xp, _batched(wide(x)), w.padding)
         gw = weigh(ops.xp, image, out, weight.shape, w, groups).astype(weight.dtype, copy=False)
-    if needs[2]:
-        gb = ops.xp.sum(out, axis=(1, 2, 3))
+    if needs[2]:  # a product, not a sum: the BLAS goes through memory with all cores
+        rows = out.reshape(out.shape[0], -1)
+        gb = ops.xp.matmul(rows, ops.xp.ones(rows.shape[1], rows.dtype))
     return gx, gw, gb
 
 

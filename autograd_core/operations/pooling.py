@@ -46,6 +46,12 @@ def _elements(ops: Any, x: Any, w: Windows) -> Iterator[Any]:
         yield ops.getitem(x, template=(..., *place))
 
 
+def _cover(w: Windows, shape: Sequence[int]) -> bool:
+    """Whether windows that share no element reach every element of a padded image."""
+    side_by_side = w.kernel == w.stride and w.dilation == (1, 1)
+    return side_by_side and all(n * k == s for n, k, s in zip(w.size, w.kernel, shape[-2:], strict=True))
+
+
 def _apart(w: Windows) -> bool:
     """Whether no two windows share an element."""
     return all(d * (k - 1) < s for k, d, s in zip(w.kernel, w.dilation, w.stride, strict=True))
@@ -58,13 +64,17 @@ def _lowest(dtype: Any) -> Any:
     return -np.inf if dtype.kind == "f" else False if dtype.kind == "b" else int(np.iinfo(dtype).min)
 
 
-def _max_pool2d_fast(ops, x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False):
+def _max_pool2d_fast(ops, x, kernel_size, stride=None, padding=0, dilation=1, ceil_mode=False, *, places=(None, None)):
     """The running maximum, and the number of the element that it came from: the last one that raised it."""
     xp = ops.xp
     w = _laid(x, kernel_size, stride, padding, dilation, ceil_mode)
     first, *rest = _elements(ops, padded(xp, x, w.padding, _lowest(x.dtype)), w)
-    best = xp.maximum(first, first)  # a copy that keeps the order of axes in memory
-    index = xp.zeros_like(best, dtype=np.uint8 if len(rest) < 256 else np.int32)
+    best, index = places
+    if best is None:
+        best = xp.empty_like(first)  # in the order of axes in memory that the image has
+        index = xp.empty_like(best, dtype=np.uint8 if len(rest) < 256 else np.int32)
+    best[...] = first
+    index[...] = 0
     for number, part in enumerate(rest, start=1):
         larger = part > best
         xp.maximum(best, part, out=best)
@@ -72,11 +82,14 @@ def _max_pool2d_fast(ops, x, kernel_size, stride=None, padding=0, dilation=1, ce
     return best, index
 
 
-def _max_pool2d_rule(ops, needs, g, x, index, kernel_size, stride, padding, dilation, ceil_mode):
+def _max_pool2d_rule(ops, needs, g, x, index, kernel_size, stride, padding, dilation, ceil_mode, *, places=(None,)):
     w = _laid(x, kernel_size, stride, padding, dilation, ceil_mode)
     if index is None:
         _, index = _max_pool2d_fast(ops, x, kernel_size, stride, padding, dilation, ceil_mode)
-    whole = ops.xp.zeros_like(x, shape=tuple(n + sum(p) for n, p in zip(x.shape, _widths(x, w), strict=True)))
+    shape = tuple(n + sum(p) for n, p in zip(x.shape, _widths(x, w), strict=True))
+    whole = ops.xp.empty_like(x, shape=shape) if places[0] is None or places[0].shape != shape else places[0]
+    if not (_apart(w) and _cover(w, shape)):
+        whole[...] = 0
     if tuple(s // g.dtype.itemsize for s in g.strides) != tuple(s // index.dtype.itemsize for s in index.strides):
         g, given = ops.xp.empty_like(index, dtype=g.dtype), g  # two orders at once are slower than a copy
         g[...] = given
@@ -86,7 +99,7 @@ def _max_pool2d_rule(ops, needs, g, x, index, kernel_size, stride, padding, dila
             ops.xp.multiply(g, index == number, out=target)
         else:
             target += g * (index == number)
-    return [cropped(whole, w.padding)]
+    return [whole if whole is places[0] else cropped(whole, w.padding)]
 
 
 @fused(

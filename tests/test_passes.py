@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import retrograd as rg
+from retrograd.autograd_core.compile.expansion import written_out
 from retrograd.autograd_core.compile.fusion import FUSED, fuse
 from retrograd.autograd_core.compile.passes import dead_code, merge_equal
 from retrograd.autograd_core.compile.simplify import fold_constants, simplify
 from retrograd.autograd_core.compile.spaces import nested, per_row, suffixes
-from retrograd.autograd_core.recorder import Value, recording
+from retrograd.autograd_core.record import REGISTRY
+from retrograd.autograd_core.recorder import Step, Value, recording
 from retrograd.backends import get_backend
 
 
@@ -209,3 +213,18 @@ def test_values_that_must_lie_apart_are_not_merged():
     second = tape.steps[1].outputs[0]
     assert names(merge_equal(tape.steps, (), {second})[0]) == ["exp", "exp", "add"]
     assert names(merge_equal(tape.steps, {second})[0]) == ["exp", "exp", "add"]
+
+
+def test_writing_out_stops_at_the_first_step_that_no_kernel_could_hold():
+    """A convolution's windows are too many; its product, which is larger still, is not formed to find that out."""
+    images, weights = ((8, 16, 32, 32), np.dtype("float32")), ((256, 16, 3, 3), np.dtype("float32"))
+    windows, product = 4 * 8 * 16 * 9 * 30 * 30, 4 * 8 * 256 * 30 * 30
+    rec = REGISTRY["conv2d"]
+    step = Step(rec, (Value(0), Value(1), None), rec.defaults, (), "")
+    tracemalloc.start()
+    try:
+        assert written_out(step, [images, weights, None], ()) is None
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < windows + product

@@ -37,6 +37,21 @@ WRITTEN: dict[str, Callable[..., Any]] = {"linear": _linear}
 """Records that are better written out otherwise than in their forward."""
 
 
+class _NotHeld(RuntimeError):
+    """A record does something that no kernel could hold."""
+
+    explained = True
+
+
+class _Listening(Tape):
+    """A tape that stops at the first step that no kernel could hold: what follows may be large."""
+
+    def record(self, rec: Any, operands: Any, attributes: Any, results: Any, residuals: Any) -> None:
+        super().record(rec, operands, attributes, results, residuals)
+        if rec.kind != "fused" and not _holds(self.steps[-1], self):
+            raise _NotHeld
+
+
 class Written(NamedTuple):
     """A record on inputs of certain shapes: what was recorded, and which numbers there are the inputs and results."""
 
@@ -83,7 +98,7 @@ def written_out(step: Step, specs: Sequence[Any], outs: Sequence[Any]) -> Writte
         return None
     if all(np.dtype(s[1]).itemsize < 4 for s in specs if s is not None and np.dtype(s[1]).kind == "f"):
         return None  # half precision: no kernel takes it
-    tape = Tape({})
+    tape = _Listening({})
     given = [None if s is None else Tensor(np.zeros(*s)) for s in specs]
     inputs = [tape.number(t, known=True) for t in given if t is not None]
     try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import importlib.util
 import os
 from collections.abc import Callable, Sequence
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from . import blas, random
+from . import blas, host_memory, random
 from .base import Array, Backend
 from .errors import BackendError
 from .kernels.scratch import aligned
@@ -38,18 +37,16 @@ def installed(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
-@cache
-def _trim() -> Callable[[int], int] | None:
-    """The C library's call that gives free memory back to the system: glibc has one, others need none."""
-    return getattr(ctypes.CDLL(None), "malloc_trim", None) if os.name == "posix" else None
-
-
 class NumpyBackend(Backend):
     """Arrays are `numpy.ndarray`, always of exactly that type."""
 
     name = "numpy"
     array_type = np.ndarray
     xp = np
+
+    def __init__(self) -> None:
+        super().__init__()
+        host_memory.keep_freed_memory()
 
     def asarray(self, data: Any, dtype: Any = None, copy: bool | None = None) -> Array:
         return numeric(np.asarray(data, dtype=dtype, copy=copy), data)
@@ -111,9 +108,7 @@ class NumpyBackend(Backend):
         return random.normal(key, counter, shape, dtype)
 
     def empty_cache(self) -> None:
-        trim = _trim()
-        if trim is not None:
-            trim(0)
+        host_memory.give_back()
 
     def describe(self) -> dict[str, Any]:
         return super().describe() | {

@@ -122,6 +122,8 @@ class Compiled:
                     f"a compiled function was given the result of {tensor.node.name}, whose graph would end here: "
                     "compile the whole step, or pass the tensor's .detach()."
                 )
+        for backend in {t.backend for t in [*arguments, *self._leaves.values()]}:
+            backend.empty_cache()  # what eager calls left between their arrays would stay beside what this one needs
         journal = undo is not None
         tape, result = record_call(self.function, args, kwargs, arguments, self._leaves.values(), journal)
         if tape.undo is not None and undo is not None:

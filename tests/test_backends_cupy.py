@@ -99,8 +99,9 @@ def philox(compiled):
 @pytest.fixture
 def fake_cupy(monkeypatch):
     """The stand-in for CuPy, seeing one device; `fake_cupy.cuda.runtime` can be told to see others or to fail."""
+    made = {"numpy": get_backend("numpy"), "strict": get_backend("strict")}  # in the registry that stays, so first
     monkeypatch.setattr(registry, "BACKEND_BY_TYPE", dict(registry.BACKEND_BY_TYPE))
-    monkeypatch.setattr(registry, "_made", {"numpy": get_backend("numpy"), "strict": get_backend("strict")})
+    monkeypatch.setattr(registry, "_made", made)
     monkeypatch.setattr(registry, "_default", None)
     monkeypatch.setattr(cupy_backend, "_by_device", {})
     monkeypatch.setattr(FakeDevice, "current", 0)

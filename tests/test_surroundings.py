@@ -40,7 +40,7 @@ def test_a_thread_starts_from_the_defaults_and_keeps_its_switches_to_itself():
         assert in_a_thread(lambda: (x * 2).requires_grad)
         assert in_a_thread(lambda: rg.zeros(1).backend.name) == rg.backends.default_backend().name
         assert in_a_thread(copy_context().run, rg.is_grad_enabled) is False
-    go, seen = threading.Barrier(2), {}
+    go, seen = threading.Barrier(2, timeout=30), {}
 
     def work(name, mode, backend):
         with mode(), rg.use_backend(backend):

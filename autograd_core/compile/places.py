@@ -336,7 +336,7 @@ class Builder:
             return [(call, (*inputs, outs[0]))]
         if rec.into is not None and self.xp is np:
             return rec.into(np, outs[0], *inputs, **step.attributes)
-        writes = rec.takes_places and call.func is (rec.fast or rec.forward)
+        writes = rec.takes_places and getattr(call, "func", None) is (rec.fast or rec.forward)
         return [(_general, (call, inputs, step.attributes, outs, several, writes))]
 
     def _join(self, step: Step, inputs: list[Any], out: Any) -> list[Instruction]:

@@ -296,7 +296,7 @@ class Tensor:
 
     def to(self, target: Any = None, dtype: Any = None) -> Tensor:
         """To another backend (a name such as "cupy") or dtype; differentiable, and `self` where nothing changes."""
-        if isinstance(target, (np.dtype, type)) or (isinstance(target, str) and _is_dtype(target)):
+        if isinstance(target, (np.dtype, type)) or (isinstance(target, str) and names_dtype(target)):
             target, dtype = None, target
         out = self
         if target is not None:
@@ -358,7 +358,8 @@ _SILENT_DTYPES = (np.dtype(np.float32), np.dtype(np.int64), np.dtype(bool))
 _NOT_FLOAT = "only floating and complex tensors can require gradients, got dtype {}. Use .astype('float32') first."
 
 
-def _is_dtype(name: str) -> bool:
+def names_dtype(name: str) -> bool:
+    """Whether a text is the name of a dtype; else it may be that of a backend."""
     try:
         np.dtype(name)
     except TypeError:

@@ -670,6 +670,9 @@ class Tensor:
 
 TensorLike: TypeAlias = Tensor | np.ndarray | np.generic | float | int | bool | complex | list | tuple
 
+def names_dtype(name: str) -> bool:
+    """Whether a text is the name of a dtype; else it may be that of a backend."""
+
 def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     """A new leaf with a copy of `data`: numbers, nested lists (of numbers or tensors), an ndarray or a Tensor."""
 

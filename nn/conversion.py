@@ -9,7 +9,7 @@ import numpy as np
 from ..autograd_core.context import current
 from ..autograd_core.promotion import is_float
 from ..autograd_core.recorder import RecordingError
-from ..autograd_core.tensor import Tensor
+from ..autograd_core.tensor import Tensor, names_dtype
 from ..backends import Backend, get_backend
 from .module import Module
 
@@ -33,21 +33,13 @@ def convert(module: M, target: Any, dtype: Any) -> M:
 
 
 def _parsed(target: Any, dtype: Any) -> tuple[Backend | None, np.dtype | None]:
-    if isinstance(target, (np.dtype, type)) or (isinstance(target, str) and _names_dtype(target)):
+    if isinstance(target, (np.dtype, type)) or (isinstance(target, str) and names_dtype(target)):
         target, dtype = None, target
     if dtype is not None:
         dtype = np.dtype(dtype)
         if not is_float(dtype):
             raise TypeError(f"a module can be converted to a floating dtype, not to {dtype}")
     return get_backend(target) if isinstance(target, str) else target, dtype
-
-
-def _names_dtype(name: str) -> bool:
-    try:
-        np.dtype(name)
-    except TypeError:
-        return False
-    return True
 
 
 def _converted(tensor: Tensor, backend: Backend | None, dtype: np.dtype | None) -> Any:

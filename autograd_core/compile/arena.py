@@ -18,8 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...backends import Backend
-
-LINE = 64  # pieces begin on cache lines
+from ...backends.kernels.scratch import LINE  # pieces begin on cache lines
 
 
 class Span(NamedTuple):

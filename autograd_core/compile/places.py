@@ -9,7 +9,7 @@ programs of a function share.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -142,18 +142,19 @@ class Builder:
         given = [n for n in self.lasting if n in made]
         while given:
             number = given.pop()
-            heir = self._heir(made[number], number)
+            i = made[number]
+            heir = next(self._overwritable(i, self.program.steps[i], number), None)
             if heir in made:
                 self.lasting.add(heir)
                 given.append(heir)
 
-    def _heir(self, i: int, number: int) -> int | None:
-        """The operand of a step in whose memory a result may lie, None if there is none."""
-        step, spec = self.program.steps[i], self.tape.specs[number]
-        if step.record is None or not self._may_overwrite(step, math.prod(spec[0])):
-            return None
-        dying = (n for n in reads(step) if self.last_use[self.root[n]] == i and self.root[n] == n)
-        return next((n for n in dying if self.tape.specs[n] == spec), None)
+    def _overwritable(self, i: int, step: Step, number: int) -> Iterator[int]:
+        """The operands of a step in whose memory its result may lie: nobody reads them any more."""
+        spec = self.tape.specs[number]
+        if self._may_overwrite(step, math.prod(spec[0])):
+            for n in reads(step):
+                if self.root[n] == n and self.last_use[n] == i and self.tape.specs[n] == spec:
+                    yield n
 
     def _targets(self) -> dict[int, int]:
         """Values that can be computed straight into the storage that they are assigned to: value → its assign."""
@@ -282,12 +283,10 @@ class Builder:
     def _claim(self, i: int, step: Step, number: int) -> Any:
         """Memory for a result: that of an input which nobody reads any more, a free array of the same form, or new."""
         shape, dtype = self.tape.specs[number]
-        if self._may_overwrite(step, math.prod(shape)):
-            for n in reads(step):
-                lasts_alike = (n in self.lasting) == (number in self.lasting)
-                if n in self.own and lasts_alike and self.last_use[n] == i and self.tape.specs[n] == (shape, dtype):
-                    self.own[number] = self.own.pop(n)
-                    return self.own[number][1]
+        for n in self._overwritable(i, step, number):
+            if n in self.own and (n in self.lasting) == (number in self.lasting):
+                self.own[number] = self.own.pop(n)
+                return self.own[number][1]
         # Axes lie in memory as they lay in the recorded call: there each operation found the order it is quickest in.
         order = self.tape.orders.get(number)
         lying = tuple(shape) if order is None else tuple(shape[a] for a in order)

@@ -37,6 +37,7 @@ def recompute(
     """
     steps = list(steps)
     written = {root[n] for step in steps for n in written_by(step)}
+    made = {n for step in steps for n in step.outputs}
     readers: dict[int, list[int]] = {}
     for i, step in enumerate(steps):
         for n in set(reads(step)):
@@ -51,10 +52,12 @@ def recompute(
                 continue
             repeated, sources = found
             short = [n for n in sources if n not in reads(steps[i]) and n not in steps[i].outputs]
-            if _pays(value, sources, short, later, steps, readers, wanted, specs) and all(
+            lives = {n: math.inf if n in wanted or n not in made else max(readers.get(n, [0])) for n in sources}
+            if _pays(value, lives, short, [steps[j] for j in later], later[-1], specs) and all(
                 _takes(steps[j], repeated, specs) for j in later
             ):
                 steps[i] = _without(steps[i], value, short)
+                made.update(short)
                 for j in later:
                     steps[j] = _beginning_with(steps[j], repeated, specs)
                     for n in sources:
@@ -107,23 +110,21 @@ def _is_cheap(step: Step, specs: Sequence[Spec]) -> bool:
 
 def _pays(
     value: int,
-    sources: Sequence[int],
+    lives: Mapping[int, float],
     short: Sequence[int],
-    later: Sequence[int],
-    steps: Sequence[Step],
-    readers: Mapping[int, Sequence[int]],
-    wanted: Collection[int],
+    later: Sequence[Step],
+    last: int,
     specs: Sequence[Spec],
 ) -> bool:
-    """Whether less is moved through memory, and no more kept until the last reader is done."""
-    made = {n for step in steps for n in step.outputs}
-    longer = [n for n in sources if n in made and n not in wanted and max(readers.get(n, [0])) < later[-1]]
-    moved = sum(_nbytes(n, specs) for j in later for n in sources if n not in reads(steps[j]))
-    kept = _nbytes(value, specs)
+    """Whether less is moved through memory, and no more kept until the last reader is done.
+
+    `lives`: what the way to the value begins with, and until when it is there anyway; `short` ones are handed out anew.
+    """
+    longer = [n for n, end in lives.items() if end < last and n not in short]
+    moved = sum(_nbytes(n, specs) for step in later for n in lives if n not in reads(step))
+    kept, anew = _nbytes(value, specs), sum(_nbytes(n, specs) for n in short)
     return (
-        sum(_nbytes(n, specs) for n in longer if n not in short) <= kept
-        and sum(_nbytes(n, specs) for n in short) <= kept // 8
-        and moved + sum(_nbytes(n, specs) for n in short) < kept * (1 + len(later))
+        sum(_nbytes(n, specs) for n in longer) <= kept and anew <= kept // 8 and moved + anew < kept * (1 + len(later))
     )
 
 

@@ -153,12 +153,16 @@ def retrograd_facts() -> dict[str, Any]:
 _RETROGRAD = Adapter("retrograd", "retrograd", lambda t: t.detach().numpy(), numpy_products, retrograd_facts)
 _TORCH = Adapter("torch", "torch", lambda t: t.detach().numpy(), torch_products, torch_facts)
 
+_KEEPING = {"MALLOC_TRIM_THRESHOLD_": str(1 << 30), "MALLOC_MMAP_THRESHOLD_": str(1 << 25)}
+"""Has glibc keep the memory that a step leaves for the next one, as retrograd does by itself."""
+
 ADAPTERS = {
     "retrograd": _RETROGRAD,
     "retrograd-numpy": _RETROGRAD._replace(environment={"RETROGRAD_KERNELS": "array"}, eager="retrograd"),
     "retrograd-jit": _RETROGRAD._replace(environment={"RETROGRAD_KERNELS": "jit"}, needs="numba", eager="retrograd"),
     "torch": _TORCH,
     "torch-compiled": _TORCH._replace(needs="g++", eager="torch"),
+    "torch-keeping": _TORCH._replace(environment=_KEEPING),
     "jax": Adapter("jax", "jax", np.asarray, jax_products, jax_facts, eager="jax"),
     "autograd": Adapter("autograd", "autograd", np.asarray, numpy_products, numpy_facts),
     "mygrad": Adapter("mygrad", "mygrad", lambda t: t.data, numpy_products, numpy_facts),

@@ -32,7 +32,7 @@ class PeerError(RuntimeError):
 
 
 class PeerProcess:
-    """One peer, alive from its first workload to the last, asleep whenever it is not asked.
+    """One peer, asleep whenever it is not asked.
 
     Asleep means stopped by a signal: a thread pool at rest spins for a while, and would take the cores of the other.
     """
@@ -138,7 +138,7 @@ class PeerProcess:
 
 
 class Peers:
-    """The living peers of a run, one process for each library and number of threads."""
+    """The living peers of a workload, one process for each library and number of threads."""
 
     def __init__(self, patience: float = PATIENCE):
         self._patience = patience

@@ -44,15 +44,16 @@ def timings(
     cores, protocol = threads or machine.cores(), protocol or measure.Protocol()
     show(report.heading(cores, protocol))
     rows: list[Row] = []
-    with _kept_rows(file) as row_of, peers() as living, _folder() as folder:
+    with _kept_rows(file) as row_of, _folder() as folder:
         for work in workloads:
             _write(work, folder)
-            for rival in rivals:
-                for subject in [s for s in subjects if s in work.peers] or subjects:
-                    wanted = journal.settings(work, subject, rival, work.threads or cores, protocol)
-                    time_it = functools.partial(_timing, living, work, wanted, folder, protocol)
-                    rows.append(row_of(work, wanted, time_it))
-                    show(report.line(rows[-1]))
+            with peers() as living:  # new processes for each workload: none finds the heap that another one left
+                for rival in rivals:
+                    for subject in [s for s in subjects if s in work.peers] or subjects:
+                        wanted = journal.settings(work, subject, rival, work.threads or cores, protocol)
+                        time_it = functools.partial(_timing, living, work, wanted, folder, protocol)
+                        rows.append(row_of(work, wanted, time_it))
+                        show(report.line(rows[-1]))
     show(report.closing(rows))
     return rows
 

@@ -27,14 +27,15 @@ def of_retrograd(step: Wrapping) -> dict[str, Builder]:
 
 
 def of_torch(step: Wrapping) -> dict[str, Builder]:
-    """Eager, and the loss or the model under `torch.compile`."""
+    """Eager, the same where glibc keeps freed memory (a matter of the environment), and the loss or the model under
+    `torch.compile`."""
 
     def compiled(size: dict[str, Any], arrays: Any) -> Callable[[], Any]:
         import torch
 
         return step(size, arrays, torch.compile)
 
-    return {"torch": _eager(step), "torch-compiled": compiled}
+    return {"torch": _eager(step), "torch-keeping": _eager(step), "torch-compiled": compiled}
 
 
 def _eager(step: Wrapping) -> Builder:

@@ -12,6 +12,8 @@ import pytest
 from retrograd.backends.kernels.description import Description, Operand, Reduction, Statement, Store
 from retrograd.backends.kernels.expressions import Unsupported, cost, names, substitute, translate
 from retrograd.backends.kernels.numba_generator import plain, signature, source
+from retrograd.backends.kernels.numpy_generator import instructions
+from retrograd.backends.kernels.scratch import Scratch
 from retrograd.backends.kernels.stages import Stages, overwrites_what_it_needs
 
 F = "float32"
@@ -73,6 +75,20 @@ def test_sums_over_rows_and_over_everything():
     c, t, a = np.empty(3, F), np.empty((), F), np.empty((), F)
     plain(SUMS)(0, 2, x, b, c, t, a)
     assert [c.tolist(), t, a] == [[5, 7, 9], 21, 3.5]
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (40, 1), (40, 10), (40, 64), (40, 65), (5000, 10)])
+@pytest.mark.parametrize("kind", ["max", "min"])
+def test_extremes_of_short_and_long_rows_with_numpy(kind, shape):
+    extremes = Description(
+        2, 1, (array("x", (0, 1)), array("m", (0,), True)), (Reduction("v", kind, "x", F),), (Store("m", "v"),)
+    )
+    x = np.random.default_rng(0).standard_normal(shape).astype(F)
+    x[1, 0] = np.nan
+    out = np.empty(shape[0], F)
+    for call, places in instructions(extremes, [x, out], Scratch()):
+        call(*places)
+    np.testing.assert_array_equal(out, getattr(np, kind)(x, axis=1))
 
 
 def test_what_was_expensive_is_kept_and_what_was_cheap_is_computed_again():

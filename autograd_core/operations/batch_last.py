@@ -144,7 +144,7 @@ def spread(xp: Any, out: Any, weight: Any, shape: tuple[int, ...], w: Windows, g
 def weigh(xp: Any, image: Any, out: Any, shape: tuple[int, ...], w: Windows, groups: int) -> Any:
     """The transpose of `correlate` in the weight: image and out → a weight of `shape`."""
     flat = _matrices(out, groups)
-    weight = xp.zeros((groups, shape[0] // groups, shape[1] * shape[2] * shape[3]), out.dtype)
-    for places, columns in _columns(xp, image, w, groups):
-        weight += xp.matmul(flat[:, :, places], columns.swapaxes(1, 2))
-    return weight.reshape(shape)
+    weight = xp.zeros((groups, math.prod(shape[1:]), shape[0] // groups), out.dtype)
+    for places, columns in _columns(xp, image, w, groups):  # the long matrix first: BLAS takes a fifth less time so
+        weight += xp.matmul(columns, flat[:, :, places].swapaxes(1, 2))
+    return weight.swapaxes(1, 2).reshape(shape)

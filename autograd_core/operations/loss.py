@@ -56,7 +56,9 @@ def _wanted(ops, x, target, weight, ignore_index, label_smoothing):
         numbers = _along_classes(ops, ops.arange_like(target, classes), shape)
         hot = ops.equal(ops.expand_dims(target, axis=axis), numbers)
         valid = ops.expand_dims(ops.not_equal(target, ignore_index), axis=axis)
-        wanted = ops.astype(ops.logical_and(hot, valid), dtype=x.dtype)
+        if 0 <= ignore_index < classes:  # else no class is hot where it stands
+            hot = ops.logical_and(hot, valid)
+        wanted = ops.astype(hot, dtype=x.dtype)
         count = ops.sum(wanted if weights is None else ops.multiply(wanted, weights))
     if label_smoothing:
         wanted = ops.add(ops.multiply(wanted, 1 - label_smoothing), label_smoothing / classes)

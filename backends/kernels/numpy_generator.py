@@ -25,6 +25,7 @@ Axes = tuple[slice, ...]
 
 BLOCK = 32768  # elements: a few arrays of so many float32 fit the second-level cache, and a call on one is long enough
 LONG = 4096  # the longest row that BLAS sums: it adds in a few lanes, NumPy pairwise and more exactly
+SHORT = 64  # the longest row that is turned before its largest element is looked for
 
 REDUCTIONS = {"sum": np.add.reduce, "max": np.maximum.reduce, "min": np.minimum.reduce}
 ON_BITS = {"bitwise_xor", "bitwise_and"}
@@ -179,7 +180,7 @@ class _Binder:
     def _call(self, c: Call) -> Iterator[Instruction]:
         out = self.places[c.target]
         if c.function in REDUCTIONS:
-            yield self._reduce(c, out)
+            yield from self._reduce(c, out)
         elif c.function == "products":
             yield np.vecdot, (*[self._whole(str(n), False) for n in c.operands], out[..., 0])
         elif c.function == "cast":
@@ -211,15 +212,23 @@ class _Binder:
         """A value on all elements (or rows) of the block, also where it is broadcast."""
         return np.broadcast_to(self.places[name], self.shapes[per_row])
 
-    def _reduce(self, c: Call, out: np.ndarray) -> Instruction:
+    def _reduce(self, c: Call, out: np.ndarray) -> Iterator[Instruction]:
         (source,) = c.operands
         whole = self._whole(str(source), False)
-        blas = c.function == "sum" and self._for_blas(whole, c.dtype) and out.flags.c_contiguous and self.row <= LONG
-        if blas:
+        straight = whole.flags.c_contiguous and out.flags.c_contiguous
+        if c.function == "sum" and straight and self._for_blas(whole, c.dtype) and self.row <= LONG:
             ones = self.scratch.filled(1.0, (self.row,), c.dtype)
-            return np.dot, (whole.reshape(-1, self.row), ones, out.reshape(-1))
-        axes = tuple(range(self.d.outer, self.d.axes))
-        return REDUCTIONS[c.function], (whole, axes if len(axes) > 1 else self.d.outer, np.dtype(c.dtype), out, True)
+            yield np.dot, (whole.reshape(-1, self.row), ones, out.reshape(-1))
+        elif c.function != "sum" and straight and self.row <= SHORT and out.size >= 16:
+            # Row after row costs a call's beginning each time: here the rows lie side by side, and all are compared.
+            rows = whole.reshape(-1, self.row)
+            turned = self.scratch.place("turned", rows.T.shape, rows.dtype)
+            yield np.copyto, (turned, rows.T)
+            yield REDUCTIONS[c.function], (turned, 0, np.dtype(c.dtype), out.reshape(-1))
+        else:
+            axes = tuple(range(self.d.outer, self.d.axes))
+            over = axes if len(axes) > 1 else self.d.outer
+            yield REDUCTIONS[c.function], (whole, over, np.dtype(c.dtype), out, True)
 
     @staticmethod
     def _for_blas(array: np.ndarray, dtype: str) -> bool:

@@ -105,17 +105,16 @@ def _walk(
         else:
             key, table = edge.number, waiting
         entry = table.get(key)
+        owned = False
         if type(g) is Scatter:
-            g = _dense(g, entry, lifted)
-            if g is None:
-                return
-            if entry is None:
-                table[key] = [edge, g, not lifted]
-                if table is waiting:
-                    heappush(heap, key)
-                return
+            if entry is None and not lifted:
+                g, owned = scatter_into(None, g), True
+            else:
+                g = _dense(g, entry, lifted)
+                if g is None:
+                    return
         if entry is None:
-            table[key] = [edge, g, False]
+            table[key] = [edge, g, owned]
             if table is waiting:
                 heappush(heap, key)
         elif lifted:
@@ -162,10 +161,21 @@ def _walk(
                 raise RuntimeError(_mutated(node))
         # Rules give f'(x)·g. The gradient of complex numbers is conj(f'(x))·g by convention (PyTorch's), which is the
         # same rule between two conjugations.
-        turns = _is_complex(g)
-        gradients = _from_rules(node, _conjugate(ops, g) if turns else g, leads, ops, lifted, create_graph)
-        specs = node.specs
-        for i, gradient in enumerate(gradients):
+        turns = g.dtype.kind == "c" if type(g) is kind else _is_complex(g)
+        if turns:
+            g = _conjugate(ops, g)
+        rec, specs = node.record, node.specs
+        together = _joint(node, g, leads, ops, lifted, create_graph) if rec.joint else None
+        for i, edge in enumerate(node.edges):
+            if edge is None or (leads is not None and id(edge) not in leads):
+                continue
+            if together is None:
+                rule, reads = rec.ordered[i]
+                if rule is None:
+                    continue
+                gradient = rule(ops, g, *(_lift(node, saved[i], reads) if lifted else saved[i]))
+            else:
+                gradient = together[i]
             if gradient is None:
                 continue
             if turns:
@@ -176,10 +186,10 @@ def _walk(
                 if specs is not None:
                     shape, dtype = specs[i]
                     if gradient.shape != shape or gradient.dtype != dtype:
-                        gradient = fit(ops, gradient, shape, dtype, node.record)
+                        gradient = fit(ops, gradient, shape, dtype, rec)
                 if node.line is not None:
                     _refuse_nan_gradient(node, i, gradient, backend)
-            add(node.edges[i], gradient)
+            add(edge, gradient)
         if not retain:
             node.saved = node.inputs = None
 
@@ -196,31 +206,17 @@ def _walk(
     return results
 
 
-def _from_rules(
-    node: Node, g: Any, leads: set[int] | None, ops: Any, lifted: bool, create_graph: bool
-) -> Sequence[Any]:
-    """The gradient of each input by the record's rules, None where none is wanted."""
-    rec, saved = node.record, node.saved or ()
-    if rec.joint is None:
-        gradients: list[Any] = []
-        for edge, values, (rule, reads) in zip(node.edges, saved, rec.ordered, strict=True):
-            if edge is None or rule is None or (leads is not None and id(edge) not in leads):
-                gradients.append(None)
-            else:
-                gradients.append(rule(ops, g, *(_lift(node, values, reads) if lifted else values)))
-        return gradients
-    needs = tuple([e is not None and (leads is None or id(e) in leads) for e in node.edges])
-    together = _joint(node, g, needs, ops, lifted, create_graph)
-    return [x if need else None for x, need in zip(together, needs, strict=True)]
-
-
-def _joint(node: Node, g: Any, needs: tuple[bool, ...], ops: Any, lifted: bool, create_graph: bool) -> Sequence[Any]:
-    """The gradients of all inputs at once.
+def _joint(node: Node, g: Any, leads: set[int] | None, ops: Any, lifted: bool, create_graph: bool) -> Sequence[Any]:
+    """The gradients of all inputs at once, for records that have one rule for all.
 
     A fused record's rule is right to first order only. Where higher orders are wanted its forward runs again, written
     out in operations; where the walk is recorded, the rule becomes one instruction of the recording.
     """
     rec, saved = node.record, node.saved or ()
+    if leads is None and len(node.edges) == 1:
+        needs: tuple[bool, ...] = (True,)
+    else:
+        needs = tuple([e is not None and (leads is None or id(e) in leads) for e in node.edges])
     if not lifted:
         return rec.first_order[ops.array_type](ops, needs, g, *saved)
     rule: Any = rec.joint
@@ -317,15 +313,13 @@ def fit(ops: Any, g: Any, shape: tuple[int, ...], dtype: Any, rec: Record) -> An
     return g
 
 
-def _dense(g: Scatter, entry: list[Any] | None, lifted: bool) -> Any:
+def _dense(g: Scatter, entry: Any, lifted: bool) -> Any:
     """Add a scattered gradient to what waits in `entry`: None where that took it up, else the first total."""
     if lifted:
         total = index_added(None if entry is None else entry[1], g)
         if entry is None:
             return total
         entry[1] = total
-    elif entry is None:
-        return scatter_into(None, g)
     elif entry[2]:
         scatter_into(entry[1], g)
     else:

@@ -99,46 +99,44 @@ def _binary(rec: Record, operator: bool) -> Callable:
 
 def _with_attributes(rec: Record) -> Callable:
     """One Tensor, and attributes by name: reductions, movements, softmax, slices and their like."""
-    impl, save, defaults, n = rec.impl, rec.save, rec.defaults, len(rec.attributes)
+    impl, defaults, n, floating = rec.impl, rec.defaults, len(rec.attributes), rec.floating
     has_rule, forward_again = rec.differentiable, rec.joint and not rec.exact
+    save, check, moves = rec.save[_ONE], rec.check, rec.moves
     keeps_input = bool(rec.saved_inputs[_ONE]) if has_rule else False
     general = _general(rec)
 
-    def call(*args: Any, **kwargs: Any) -> Any:
-        try:
-            if len(args) != 1 or type(args[0]) not in TENSOR_TYPES:
-                return general(*args, **kwargs)
-            (x,) = args
-            mode, array, given = current(), x.array, {**defaults, **kwargs} if kwargs else defaults
+    def call(x: Any = None, /, *rest: Any, **kwargs: Any) -> Any:
+        mode = current()
+        quick = mode.plain and not rest and type(x) in TENSOR_TYPES
+        if quick:
+            array, given = x.array, {**defaults, **kwargs} if kwargs else defaults
             array_type = type(array)
             forward = impl[array_type]
-            if (
-                not mode.plain
-                or forward is None
-                or len(given) != n
-                or (rec.floating and array.dtype.kind not in "fc")
-                or not _PLAIN.issuperset(map(type, kwargs.values()))
-            ):
-                return general(x, **kwargs)
-        except Exception as error:  # explained already; only the frame of `general` goes
-            raise error if full_traceback() else error.with_traceback(None)  # noqa: B904  the same error
+            quick = forward is not None and len(given) == n and not (floating and array.dtype.kind not in "fc")
+            for value in kwargs.values():
+                quick = quick and type(value) in _PLAIN
+        if not quick:
+            try:
+                return general(*(() if x is None and not rest else (x, *rest)), **kwargs)
+            except Exception as error:  # explained already; only the frame of `general` goes
+                raise error if full_traceback() else error.with_traceback(None)  # noqa: B904  the same error
         try:
-            if rec.check:
-                rec.check(BACKEND_BY_TYPE[array_type], array, **given)
+            if check:
+                check(BACKEND_BY_TYPE[array_type], array, **given)
             out = forward(array, **given)
         except Exception as error:
-            raise explained(rec, args, given, error) from None
+            raise explained(rec, (x,), given, error) from None
         if type(out) is not array_type and type(out) not in BACKEND_BY_TYPE:
             out = BACKEND_BY_TYPE[array_type].wrap(out)
         node, cell = None, x.cell
         if has_rule and x.requires_grad and mode.grad and (out.dtype.kind == "f" or is_float(out.dtype)):
             versions = ((cell, cell[0]),) if keeps_input and cell is not None else ()
-            saved = save[_ONE](args_ := (array,), out, given, None)
+            saved = save((array,), out, given, None)
             node = Node(rec, (x.node or x,), saved, versions, ((array.shape, array.dtype),), given)
             if forward_again:
-                node.inputs = args_
+                node.inputs = (array,)
         result = _made(out, node)
-        if rec.moves:
+        if moves:
             _share_version(result, x, array_type)
         return result
 
@@ -186,13 +184,15 @@ def _made(array: Any, node: Any) -> Tensor:
 
 def _share_version(result: Tensor, operand: Tensor, array_type: type) -> None:
     """What a movement gives has the version of its operand where it lies in its memory."""
-    out, cell = result.array, operand.cell
-    if (
-        result.cell is not cell
-        and type(out) is array_type
-        and BACKEND_BY_TYPE[array_type].shares_memory(out, operand.array)
-    ):
-        result.cell = cell
+    cell = operand.cell
+    if result.cell is cell:
+        return
+    out, array = result.array, operand.array
+    if type(out) is array_type:
+        base = getattr(out, "base", None)  # of a view of a view it is the array at the bottom
+        view = base is not None and (base is array or base is array.base)
+        if view or BACKEND_BY_TYPE[array_type].shares_memory(out, array):
+            result.cell = cell
 
 
 def _static(value: Any) -> Any:

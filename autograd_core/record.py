@@ -19,7 +19,7 @@ own functions (`raw_ops`), so a rule costs what its array calls cost; with Tenso
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -37,9 +37,9 @@ class Scatter:
 
     __slots__ = ("indices", "shape", "template", "value")
 
-    def __init__(self, template: tuple[Any, ...], indices: Iterable[Any], value: Any, shape: tuple[int, ...]):
+    def __init__(self, template: tuple[Any, ...], indices: Sequence[Any], value: Any, shape: tuple[int, ...]):
         self.template = template
-        self.indices = tuple(indices)
+        self.indices = indices
         self.value = value
         self.shape = shape
 
@@ -238,18 +238,14 @@ def array_function(rec: Record, xp: Any) -> Callable | None:
     return getattr(xp, name, None) if args == rec.inputs and not kwargs else None
 
 
-def _shape(value: Any) -> tuple[int, ...] | None:
-    return getattr(value, "shape", None)
-
-
 _READ = {
     "input": "inputs[{0}]",
     "variadic": "inputs[{0}:]",
     "out": "out",
     "residual": "residuals[{0}]",
     "attribute": "attributes[{0!r}]",
-    "shape": "shape(inputs[{0}])",
-    "shapes": "tuple(shape(a) for a in inputs[{0}:])",
+    "shape": "getattr(inputs[{0}], 'shape', None)",
+    "shapes": "tuple(getattr(a, 'shape', None) for a in inputs[{0}:])",
 }
 
 
@@ -275,7 +271,7 @@ class _Savers(dict):
         else:
             body = "(" + "".join((one(rec.rule_of(i)[1]) if n else "None") + ", " for i, n in enumerate(needs)) + ")"
         text = f"lambda inputs, out, attributes, residuals: {body}"
-        self[needs] = made = eval(text, {"shape": _shape, "tuple": tuple})
+        self[needs] = made = eval(text, {"getattr": getattr, "tuple": tuple})
         return made
 
 

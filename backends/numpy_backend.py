@@ -14,6 +14,7 @@ from . import blas, host_memory, random
 from .base import Array, Backend
 from .errors import BackendError
 from .kernels.scratch import aligned
+from .numpy_kernels import KERNELS
 from .tiers import kernel_tier
 
 
@@ -43,6 +44,7 @@ class NumpyBackend(Backend):
     name = "numpy"
     array_type = np.ndarray
     xp = np
+    kernels = KERNELS
 
     def __init__(self) -> None:
         super().__init__()

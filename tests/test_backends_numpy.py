@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+from retrograd.autograd_core.record import REGISTRY
 from retrograd.backends import get_backend, numpy_backend
+from retrograd.backends.numpy_kernels import KERNELS, broadcast_to
 
 numpy = get_backend("numpy")
 
@@ -67,3 +69,41 @@ def test_the_memory_of_the_host_is_not_the_backends_to_tell():
     assert numpy.memory() == {}
     assert numpy.synchronize() is None
     assert numpy.empty_cache() is None
+
+
+@pytest.mark.parametrize("name", sorted(KERNELS))
+def test_quicker_calls_give_the_bits_of_the_forward(name):
+    """On the record's samples in every dtype, with attributes given and left out, and on memory in another order."""
+    record = REGISTRY[name]
+    forward = record.as_written(np.ndarray)
+    compared = 0
+    for sample in record.samples():
+        for dtype in ("float32", "float64", "float16", "int32", "int64", "uint8", "bool"):
+            arrays = [np.asarray(v * 4 if dtype != "bool" else v > 0).astype(dtype) for v in sample.inputs]
+            if record.floating and np.dtype(dtype).kind != "f":
+                continue
+            stepped = [np.repeat(a, 2, -1)[..., ::2] if a.ndim else a for a in arrays]
+            for operands in (arrays, [np.asfortranarray(a) for a in arrays], stepped):
+                without = [{}] if set(record.attributes) == set(record.defaults) else []
+                for attributes in [sample.attributes, *without]:
+                    expected, got = forward(*operands, **attributes), KERNELS[name](*operands, **attributes)
+                    assert type(got) is type(expected)
+                    assert got.dtype == expected.dtype
+                    np.testing.assert_array_equal(got, expected)
+                    compared += 1
+    assert compared >= 10
+
+
+def test_a_broadcast_view_is_no_copy_and_cannot_be_written_to():
+    x = np.arange(3.0)
+    one = np.array(1.0)
+    for array, shape in ((x, (2, 3)), (x[:, None], (3, 4)), (x[::2], (5, 2)), (x[:0], (2, 0)), (one, (2, 2))):
+        view = broadcast_to(array, shape)
+        np.testing.assert_array_equal(view, np.broadcast_to(array, shape))
+        assert view.strides == np.broadcast_to(array, shape).strides
+        assert not view.flags.writeable
+    x[0] = 7.0
+    assert broadcast_to(x, (2, 3))[1, 0] == 7.0
+    for wrong in ((2, 2), (1,), (), (3, 0)):
+        with pytest.raises(ValueError, match="broadcast"):
+            broadcast_to(x, wrong)

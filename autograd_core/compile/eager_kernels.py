@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ class _Quick:
         self.record, self.backend, self.by_hand = rec, backend, by_hand
         self.programs: dict[Any, Rebound | None] = {}
         self.begun: set[Any] = set()  # what a program needs to be made is computed by hand
+        self.without = (None,) * len(rec.residuals)  # what is written out leaves none
 
     def _program(self, key: Any, *call: Any) -> Rebound | None:
         """The program for a key, made from the call where it is the first; None where the hand-written form serves."""
@@ -65,13 +67,17 @@ class QuickForward(_Quick):
     """The forward of a fused record on raw arrays: its program for these shapes, or `by_hand`."""
 
     def __call__(self, *arrays: Any, **attributes: Any) -> Any:
-        key = (*[a if a is None else (a.shape, a.dtype.char) for a in arrays], *attributes.items())
+        if len(arrays) == 1:
+            key: Any = (arrays[0].shape, arrays[0].dtype.char, *attributes.items())
+            given: Sequence[Any] = arrays
+        else:
+            key = (*[a if a is None else (a.shape, a.dtype.char) for a in arrays], *attributes.items())
+            given = [a for a in arrays if a is not None]
         program = self._program(key, arrays, attributes)
         if program is None:
             return self.by_hand(*arrays, **attributes)
-        (out,) = program([a for a in arrays if a is not None])
-        rec = self.record
-        return (out, *[None] * len(rec.residuals)) if rec.residuals else out
+        (out,) = program(given)
+        return (out, *self.without) if self.without else out
 
     def _made(self, call: tuple[Any, ...]) -> Rebound | None:
         arrays, attributes = call
@@ -87,12 +93,22 @@ class QuickRule(_Quick):
     """The joint rule of a fused record on raw arrays: its program for these shapes, or `by_hand`, the rule itself."""
 
     def __call__(self, ops: Any, needs: tuple[bool, ...], *values: Any) -> Sequence[Any]:
-        key = (needs, *[(v.shape, v.dtype.char) if type(v) is np.ndarray else v for v in values])
-        program = self._program(key, ops, needs, values)
+        parts: list[Any] = [needs]
+        given: list[Any] = []
+        for value in values:
+            if type(value) is np.ndarray:
+                given.append(value)
+                parts += (value.shape, value.dtype.char)
+            else:
+                parts.append(value)
+        program = self._program(tuple(parts), ops, needs, values)
         if program is None:
             return self.by_hand(ops, needs, *values)
-        found = iter(program([v for v in values if type(v) is np.ndarray]))
-        return [next(found) if need else None for need in needs]
+        found = program(given)
+        if len(needs) == 1:
+            return found
+        wanted = iter(found)
+        return [next(wanted) if need else None for need in needs]
 
     def _made(self, call: tuple[Any, ...]) -> Rebound | None:
         ops, needs, values = call
@@ -129,8 +145,24 @@ class Rebound:
                         bound[i] = None
         self.bound = bound
         self.calls = [(call, places, _bindings(places, bound)) for call, places in program.instructions]
+        # One call that goes from operands to results leaves nothing between: it needs no lock and no copies.
+        self.fresh = [(place.shape, place.dtype) for place in self.results]
+        self.single: Any = None
+        if len(self.calls) == 1 and all(place is not None for place in bound):
+            call, places, bindings = self.calls[0]
+            first = len(places) - len(bound)
+            if bindings == [(first + i, i, None, 0, bound[i].strides) for i in range(len(bound))]:
+                self.single = partial(call, *places[:first])
 
     def __call__(self, arrays: Sequence[Any]) -> list[Any]:
+        if self.single is not None:
+            results = [np.empty(shape, dtype) for shape, dtype in self.fresh]
+            for array in arrays:
+                if not array.flags.c_contiguous:
+                    break
+            else:
+                self.single(*arrays, *results)
+                return results
         bound, n = self.bound, len(self.places)
         given: list[Any] = list(arrays)
         with self.lock:
@@ -141,15 +173,17 @@ class Rebound:
             for place, fresh in zip(self.results, bound[n:], strict=True):
                 given.append(place if fresh is None else np.empty(place.shape, place.dtype))
             for call, places, bindings in self.calls:
-                if bindings:
-                    places = list(places)
-                    for position, source, shape, offset, strides in bindings:
-                        array = given[source]
-                        places[position] = (
-                            array if shape is None else np.ndarray(shape, array.dtype, array, offset, strides)
-                        )
-                call(*places)
+                call(*(_filled_in(places, bindings, given) if bindings else places))
             return [a.copy() if fresh is None else a for a, fresh in zip(given[n:], bound[n:], strict=True)]
+
+
+def _filled_in(places: Sequence[Any], bindings: Sequence[tuple[Any, ...]], given: Sequence[Any]) -> list[Any]:
+    """The arguments of a call, with what is bound taken from `given`."""
+    filled = list(places)
+    for position, source, shape, offset, strides in bindings:
+        array = given[source]
+        filled[position] = array if shape is None else np.ndarray(shape, array.dtype, array, offset, strides)
+    return filled
 
 
 def _suited(arrays: Sequence[Any]) -> bool:

@@ -63,6 +63,7 @@ def _matmul_y(ops, g, x, x_shape, y_shape):
 @record(
     "contraction",
     derivatives=dict(x=_matmul_x, y=_matmul_y),
+    into=lambda xp, out, x, y: [(xp.matmul, (x, y, out))],
     operators=("__matmul__", "__rmatmul__"),
     samples=calls(
         lambda rng: Sample((draw(rng, (2, 3)), draw(rng, (3, 4)))),

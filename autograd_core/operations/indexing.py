@@ -49,9 +49,14 @@ def parse(index: Any) -> tuple[tuple[Any, ...], list[Any]]:
     >>> parse((slice(1, None), [0, 2]))
     ((slice(1, None, None), []), [array([0, 2])])
     """
-    items = index if isinstance(index, tuple) else (index,)
-    if all(map(_is_plain, items)):
-        return items, []
+    if not isinstance(index, tuple):
+        if _is_plain(index):
+            return (index,), []
+        items: tuple[Any, ...] = (index,)
+    else:
+        items = index
+        if all(map(_is_plain, items)):
+            return items, []
     template, arrays = [], []
     for item in items:
         if isinstance(item, (bool, np.bool_)):
@@ -119,10 +124,7 @@ def check_range(backend: Backend, values: Any, low: int, high: int, what: str) -
 
 @record(
     "indexing",
-    derivative=lambda ops, needs, g, x_shape, indices, template: [
-        Scatter(template, indices, g, x_shape),
-        *[None] * len(indices),
-    ],
+    derivatives=dict(x=lambda ops, g, x_shape, indices, template: Scatter(template, indices, g, x_shape)),
     promote=(),
     check=_check_bounds,
     method=False,
@@ -140,9 +142,10 @@ def check_range(backend: Backend, values: Any, low: int, high: int, what: str) -
 )
 def getitem(xp, x, /, *indices, template):
     """x[index]: `template` with the index arrays in its holes. Write `x[...]`."""
-    index = join(template, indices)
+    if indices:
+        return x[join(template, indices)]
     # The ellipsis makes one element a view as well, as it is on a device, where NumPy alone would give a scalar.
-    return x[index if indices or ... in template else (*index, ...)]
+    return x[template if ... in template else (*template, ...)]
 
 
 def _index_add_rule(ops, needs, g, indices, template):
@@ -234,14 +237,16 @@ def index_added(total: Tensor | None, scatter: Scatter) -> Tensor:
     return tensor_ops.index_add(total, scatter.value, *scatter.indices, template=scatter.template)
 
 
-@method
 def __getitem__(self: Tensor, index: Any) -> Tensor:
     """Elements by ints, slices, None, `...`, integer arrays or a boolean mask, as in NumPy; differentiable."""
     try:
         template, arrays = parse(index)
-    except IndexError as error:
+        return FUNCTIONS["getitem"](self, *arrays, template=template)
+    except Exception as error:
         raise explained(REGISTRY["getitem"], (self,), {}, error) from None
-    return FUNCTIONS["getitem"](self, *arrays, template=template)
+
+
+Tensor.__getitem__ = __getitem__  # type: ignore[attr-defined]  `method` would wrap it once more for its errors
 
 
 class At:

@@ -35,7 +35,7 @@ def _spread(ops: Any, g: Any, shape: tuple[int, ...], axis: Any) -> Any:
     """Bring what a reduction gave back to the shape that it reduced."""
     if axis is not None and len(g.shape) != len(shape):
         g = ops.reshape(g, shape=kept(shape, axis))
-    return ops.broadcast_to(g, shape=shape)
+    return g if g.shape == shape else ops.broadcast_to(g, shape=shape)
 
 
 @record(

@@ -108,9 +108,11 @@ def _with_attributes(rec: Record) -> Callable:
     def call(x: Any = None, /, *rest: Any, **kwargs: Any) -> Any:
         mode = current()
         quick = mode.plain and not rest and type(x) in TENSOR_TYPES
+        array: Any = x.array if quick else None
+        array_type, given, forward = type(array), defaults, None
         if quick:
-            array, given = x.array, {**defaults, **kwargs} if kwargs else defaults
-            array_type = type(array)
+            if kwargs:
+                given = {**defaults, **kwargs}
             forward = impl[array_type]
             quick = forward is not None and len(given) == n and not (floating and array.dtype.kind not in "fc")
             for value in kwargs.values():
@@ -123,7 +125,7 @@ def _with_attributes(rec: Record) -> Callable:
         try:
             if check:
                 check(BACKEND_BY_TYPE[array_type], array, **given)
-            out = forward(array, **given)
+            out = forward(array, **given)  # type: ignore[misc]  it is there where the call is quick
         except Exception as error:
             raise explained(rec, (x,), given, error) from None
         if type(out) is not array_type and type(out) not in BACKEND_BY_TYPE:

@@ -16,6 +16,10 @@ from typing import Any
 
 import numpy as np
 
+_add: Any = np.add.reduce  # called by position, which types for NumPy do not know
+_maximum: Any = np.maximum.reduce
+_minimum: Any = np.minimum.reduce
+
 
 def matmul(x: np.ndarray, y: np.ndarray) -> Any:
     """The product of two matrices, or of batches of them."""
@@ -56,23 +60,23 @@ def mean(x: np.ndarray, axis: Any = None, keepdims: bool = False) -> Any:
     """The sum by the number of elements; half precision is summed in single precision, as NumPy does."""
     if x.dtype.char not in "fd" or not x.size:
         return np.mean(x, axis=axis, keepdims=keepdims)
-    total = np.add.reduce(x, axis, None, None, keepdims)
+    total = _add(x, axis, None, None, keepdims)
     return total / x.dtype.type(x.size // max(total.size, 1))
 
 
 def sum_(x: np.ndarray, axis: Any = None, keepdims: bool = False) -> Any:
     """The sum over `axis`, over everything by default."""
-    return np.add.reduce(x, axis, None, None, keepdims)
+    return _add(x, axis, None, None, keepdims)
 
 
 def max_(x: np.ndarray, axis: Any = None, keepdims: bool = False) -> Any:
     """The largest element over `axis`."""
-    return np.maximum.reduce(x, axis, None, None, keepdims)
+    return _maximum(x, axis, None, None, keepdims)
 
 
 def min_(x: np.ndarray, axis: Any = None, keepdims: bool = False) -> Any:
     """The smallest element over `axis`."""
-    return np.minimum.reduce(x, axis, None, None, keepdims)
+    return _minimum(x, axis, None, None, keepdims)
 
 
 KERNELS: dict[str, Callable[..., Any]] = {

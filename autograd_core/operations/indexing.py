@@ -241,7 +241,9 @@ def __getitem__(self: Tensor, index: Any) -> Tensor:
     """Elements by ints, slices, None, `...`, integer arrays or a boolean mask, as in NumPy; differentiable."""
     try:
         template, arrays = parse(index)
-        return FUNCTIONS["getitem"](self, *arrays, template=template)
+        if arrays:
+            return FUNCTIONS["getitem"](self, *arrays, template=template)
+        return FUNCTIONS["getitem"](self, template=template)
     except Exception as error:
         raise explained(REGISTRY["getitem"], (self,), {}, error) from None
 

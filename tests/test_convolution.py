@@ -154,6 +154,7 @@ def test_blocks_of_any_size_give_the_same(monkeypatch, limit, options):
     whole = run(x, weight, bias, **options)
     monkeypatch.setattr(batch_last, "_HOST_BLOCK", limit)
     monkeypatch.setattr(batch_last, "_DEVICE_BLOCK", limit)
+    monkeypatch.setattr(batch_last, "_UNPACKED", 20 * limit)
     for a, b in zip(run(x, weight, bias, **options), whole, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-12)
 

@@ -144,7 +144,25 @@ def spread(xp: Any, out: Any, weight: Any, shape: tuple[int, ...], w: Windows, g
 def weigh(xp: Any, image: Any, out: Any, shape: tuple[int, ...], w: Windows, groups: int) -> Any:
     """The transpose of `correlate` in the weight: image and out → a weight of `shape`."""
     flat = _matrices(out, groups)
-    weight = xp.zeros((groups, math.prod(shape[1:]), shape[0] // groups), out.dtype)
-    for places, columns in _columns(xp, image, w, groups):  # the long matrix first: BLAS takes a fifth less time so
-        weight += xp.matmul(columns, flat[:, :, places].swapaxes(1, 2))
-    return weight.swapaxes(1, 2).reshape(shape)
+    outs, taps = shape[0] // groups, math.prod(shape[1:])
+    weight = xp.zeros((groups, outs, taps), out.dtype)
+    for places, columns in _columns(xp, image, w, groups):
+        _add_long_product(xp, weight, flat[:, :, places], columns)
+    return weight.reshape(shape)
+
+
+_UNPACKED = 1_000_000  # multiplications up to which OpenBLAS takes matrices as they lie, where it knows how
+
+
+def _add_long_product(xp: Any, total: Any, a: Any, b: Any) -> None:
+    """total += a · bᵀ for batches of flat matrices, (m, n) and (k, n) with n the largest by far. BLAS wants the higher
+    one first; where both are low it takes longer to lay them out anew than to multiply, so it gets them in pieces that
+    it takes as they are."""
+    m, k, n = a.shape[1], b.shape[1], a.shape[2]
+    step = max(_UNPACKED // (m * k) // 16 * 16 if m * k <= 1024 and isinstance(a, np.ndarray) else n, 1)
+    for at in range(0, n, step):
+        one, other = a[:, :, at : at + step], b[:, :, at : at + step]
+        if m >= k:
+            total += xp.matmul(one, other.swapaxes(1, 2))
+        else:
+            total += xp.matmul(other, one.swapaxes(1, 2)).swapaxes(1, 2)

@@ -95,3 +95,46 @@ def test_hooks_of_modules_that_come_and_go():
     same(compiled(x).numpy(), model(x).numpy())
     handle.remove()
     same(compiled(x).numpy(), plain)
+
+
+def test_numbers_in_attributes_of_modules_that_are_changed():
+    model, (x, _) = rg.nn.Sequential(net(), rg.nn.LeakyReLU(0.1), rg.nn.Softplus()), batches()[0]
+    compiled = rg.compile(model)
+    for _ in range(4):
+        compiled(x)
+    for slope, beta in ((0.3, 1.0), (0.3, 2), (0.1, 1.0)):
+        model[1].negative_slope, model[2].beta = slope, beta
+        same(compiled(x).numpy(), model(x).numpy())
+        same(compiled(x).numpy(), model(x).numpy())
+    assert len(compiled.programs) == 3  # the last of them is the first one again
+
+
+def test_tuples_and_names_in_attributes_of_modules():
+    pool, x = rg.nn.MaxPool2d((2, 2)), rg.randn(1, 1, 6, 6)
+    compiled = rg.compile(pool)
+    for _ in range(4):
+        compiled(x)
+    pool.kernel_size = pool.stride = (3, 3)
+    same(compiled(x).numpy(), pool(x).numpy())
+
+
+def test_what_calls_count_does_not_make_programs():
+    class Counting(rg.nn.Module):
+        def __init__(self):
+            self.inner, self.calls, self.sign = rg.nn.Linear(6, 3), 0, 1.0
+
+        def forward(self, x):
+            self.calls += 1
+            return self.inner(x) * self.sign
+
+    model, (x, _) = Counting(), batches()[0]
+    model(x)
+    compiled = rg.compile(model)
+    for _ in range(5):
+        compiled(x)
+    assert len(compiled.programs) == 1
+    model(x)
+    compiled(x)
+    assert len(compiled.programs) == 1
+    model.sign = -1.0
+    same(compiled(x).numpy(), -model.inner(x).numpy())

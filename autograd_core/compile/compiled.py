@@ -196,7 +196,7 @@ class Compiled:
             tuple(nest),
             shared(tensors),
             current().grad,
-            tuple([(m.training, m._registrations) for m in self._modules.values()]),
+            tuple([(m.training, m._registrations, m._options) for m in self._modules.values()]),
             tuple([(leaf.requires_grad, leaf.grad is None) for leaf in self._leaves.values()]),
             tuple([o.structure() for o in self._optimizers.values()]),
         )
@@ -243,7 +243,8 @@ def compile(function: Callable, *, verify: bool = False) -> Compiled:
     Args:
         function: of tensors, arrays, numbers and nests of them. Tensors are copied into the program's own places
             (parameters are used where they lie); other values are part of the signature. What Python holds elsewhere
-            (closures, attributes) is read when a program is made, not at its runs.
+            (closures, objects) is read when a program is made, not at its runs; numbers, flags and names in attributes
+            of modules (`dropout.p`) are part of the signature too.
         verify: compare each replay with an eager call, and raise RecordingError where they differ. Slow.
 
     Raises, when called:

@@ -114,6 +114,8 @@ class Tape(Recorder):
 
     def entered(self, module: Any) -> None:
         self.modules[id(module)] = module
+        if module._options is None:
+            module._note_options()
 
     def forget(self) -> None:
         """Let go of what was needed to tell arrays apart: a program outlives the call it was recorded from."""

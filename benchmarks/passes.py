@@ -37,6 +37,7 @@ PASSES: dict[str, dict[str, Callable[..., Any]]] = {
     "without folded constants": {"program.fold_constants": lambda steps, specs, known, *rest: (list(steps), known)},
     "without merging equal values": {"program.merge_equal": lambda steps, *rest: (list(steps), {})},
     "without writing fused records out": {"program.expand": lambda tape: tape.steps},
+    "without relu behind pools": {"program.relu_after_pool": lambda steps, *rest: list(steps)},
     "without fusion": {"program.fuse": lambda steps, *rest: list(steps)},
     "without recomputation": {"program.recompute": lambda steps, *rest: list(steps)},
     "without packing": {"arena.packed": _one_behind_the_other},

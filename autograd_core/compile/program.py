@@ -25,6 +25,7 @@ from .fusion import fuse
 from .listing import flops, listing
 from .passes import dead_code, is_effect, merge_equal, reads
 from .places import Builder
+from .pools import relu_after_pool
 from .recompute import recompute
 from .simplify import fold_constants, simplify
 from .tape import Tape
@@ -204,6 +205,7 @@ def _passed(tape: Tape, steps: Sequence[Step], backend: Backend) -> tuple[list[S
     kept = {o.number for o in tape.outputs if isinstance(o, Value)} | {n for _, n in tape.grads if n is not None}
     steps, simpler = simplify(steps, tape.specs, kept, changing)
     steps, equal = merge_equal(steps, changing, kept)
+    steps = relu_after_pool(steps, kept | changing, changing, tape.like)
     steps = _folded(tape, steps, kept | changing, backend)
     return steps, {n: equal.get(m, m) for n, m in (equal | simpler).items()}
 

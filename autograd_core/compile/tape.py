@@ -117,6 +117,13 @@ class Tape(Recorder):
         if module._options is None:
             module._note_options()
 
+    def like(self, number: int, other: int) -> int:
+        """A new value: of the shape of value `number`, lying in memory as that does, and of the dtype of `other`."""
+        if number in self.orders:
+            self.orders[len(self.specs)] = self.orders[number]
+        self.specs.append((self.specs[number][0], self.specs[other][1]))
+        return len(self.specs) - 1
+
     def forget(self) -> None:
         """Let go of what was needed to tell arrays apart: a program outlives the call it was recorded from."""
         self._slots = {}

@@ -102,21 +102,26 @@ def _with_attributes(rec: Record) -> Callable:
     impl, defaults, n, floating = rec.impl, rec.defaults, len(rec.attributes), rec.floating
     has_rule, forward_again = rec.differentiable, rec.joint and not rec.exact
     save, check, moves = rec.save[_ONE], rec.check, rec.moves
+    by_place = () if rec.variadic else rec.attributes
     keeps_input = bool(rec.saved_inputs[_ONE]) if has_rule else False
     general = _general(rec)
 
     def call(x: Any = None, /, *rest: Any, **kwargs: Any) -> Any:
         mode = current()
-        quick = mode.plain and not rest and type(x) in TENSOR_TYPES
+        quick = mode.plain and type(x) in TENSOR_TYPES and len(rest) <= len(by_place)
         array: Any = x.array if quick else None
         array_type, given, forward = type(array), defaults, None
         if quick:
-            if kwargs:
-                given = {**defaults, **kwargs}
-            forward = impl[array_type]
-            quick = forward is not None and len(given) == n and not (floating and array.dtype.kind not in "fc")
-            for value in kwargs.values():
-                quick = quick and type(value) in _PLAIN
+            forward, named = impl[array_type], kwargs
+            if rest:
+                named = {**kwargs, **dict(zip(by_place, rest, strict=False))}
+                quick = len(named) == len(kwargs) + len(rest)  # nothing is given twice
+            if named:
+                given = {**defaults, **named}
+                for value in named.values():
+                    quick = quick and type(value) in _PLAIN
+            quick = quick and forward is not None and len(given) == n
+            quick = quick and not (floating and array.dtype.kind not in "fc")
         if not quick:
             try:
                 return general(*(() if x is None and not rest else (x, *rest)), **kwargs)
@@ -214,6 +219,8 @@ def _general(rec: Record) -> Callable:
             if len(args) > fixed:
                 inputs = args[:fixed]
                 given = {**defaults, **{k: _static(v) for k, v in zip(attributes, args[fixed:], strict=False)}}
+                if not kwargs.keys().isdisjoint(attributes[: len(args) - fixed]):
+                    raise bind_error(rec, args, kwargs)
             if kwargs:
                 if len(inputs) < fixed:
                     inputs = (*inputs, *[kwargs.pop(name, None) for name in rec.inputs[len(inputs) :]])

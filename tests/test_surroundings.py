@@ -309,11 +309,27 @@ def test_errors_say_what_was_called_on_what():
         (lambda: x.reshape(7), ["reshape(x: float64 tensor (2,)", "number of elements"]),
         (lambda: rg.exp("text"), ["exp(x: 'text')", "expected a Tensor, an array or a number, got str"]),
         (lambda: rg.sum(x, axes=0), ["sum has no argument 'axes'"]),
+        (lambda: x.sum(0, axis=0), ["sum expects (x, axis=None, keepdims=False), got 2 positional", "['axis']"]),
+        (lambda: rg.sum(x, 0, True, 1), ["got 4 positional arguments"]),
+        (lambda: rg.sum(keepdims=True), ["got 0 positional arguments and ['keepdims']"]),
     ):
         with pytest.raises((ValueError, TypeError)) as caught:
             call()
         for part in parts:
             assert part in str(caught.value)
+
+
+def test_attributes_by_place_and_by_name_mean_the_same():
+    x = rg.tensor(np.arange(24.0).reshape(2, 3, 4), requires_grad=True)
+    for one, other in (
+        (x.sum(1), x.sum(axis=1)),
+        (x.sum((0, 2), True), x.sum(axis=(0, 2), keepdims=True)),
+        (x.sum([0, 2], keepdims=True), x.sum(axis=(0, 2), keepdims=True)),
+        (rg.max(x, np.int64(1)), rg.max(x, axis=1)),
+        (x.softmax(-1), rg.softmax(x=x, axis=-1)),
+        (rg.max_pool2d(x, 2, 1), rg.max_pool2d(x, kernel_size=2, stride=1)),
+    ):
+        np.testing.assert_array_equal(one.detach().numpy(), other.detach().numpy())
 
 
 def test_numpy_classes_of_errors_are_kept():

@@ -6,7 +6,7 @@
     gh = max_pool.vjp(g, h)              gq = g · (p > 0)
     gy = gh · (h > 0)                    gy = max_pool.vjp(gq, y)
 
-The largest of positive parts is the positive part of the largest. The element that a window's gradient goes to is another
+The largest of positive parts is the positive part of the largest. The element that takes a window's gradient is another
 one only where the whole window is negative, and there the gradient is 0.
 """
 

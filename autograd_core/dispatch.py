@@ -261,7 +261,7 @@ def apply(rec: Record, inputs: tuple[Any, ...], attributes: dict[str, Any]) -> A
                 array_type = type(array)
             arrays.append(array)
             wanted = wanted or value.requires_grad
-        elif value is None:
+        elif value is None and (rec.optional or rec.variadic):
             arrays.append(None)
         else:
             array_type = None
@@ -393,7 +393,7 @@ def _is_operand(value: Any) -> bool:
 
 def _operand(rec: Record, backend: Backend, value: Any) -> Any:
     """A Tensor, a Python scalar (elementwise records only) or None for an optional input that was not given."""
-    if type(value) in TENSOR_TYPES or value is None:
+    if type(value) in TENSOR_TYPES or (value is None and (rec.optional or rec.variadic)):
         return value
     value = weak(value)
     if scalar_kind(value) is not None:

@@ -82,7 +82,7 @@ def explained(rec: Record, inputs: tuple[Any, ...], attributes: dict[str, Any], 
 
 
 def _reason(error: Exception) -> str:
-    if "core dimension" in str(error):  # NumPy names its gufunc signature, which helps nobody
+    if "core dimension" in str(error) or "not aligned" in str(error):  # np.matmul's words, which help nobody, and dot's
         return "the last axis of the first operand must be as long as the second to last of the second"
     return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 

@@ -39,8 +39,10 @@ def relu(x: np.ndarray) -> Any:
 @lru_cache(4096)
 def _stretched(shape: tuple[int, ...], strides: tuple[int, ...], wanted: Any) -> tuple[int, ...] | None:
     """The strides of an array that is seen in a larger shape; None where that is left to NumPy."""
-    lead = len(wanted) - len(shape) if type(wanted) is tuple else -1
-    if lead < 0 or 0 in wanted or any(n not in (1, m) for n, m in zip(shape, wanted[lead:], strict=True)):
+    lead = len(wanted) - len(shape)
+    if lead < 0 or any(type(m) is not int or m < 1 for m in wanted):
+        return None
+    if any(n not in (1, m) for n, m in zip(shape, wanted[lead:], strict=True)):
         return None
     seen = [s if n == m else 0 for n, m, s in zip(shape, wanted[lead:], strides, strict=True)]
     return (*[0] * lead, *seen)

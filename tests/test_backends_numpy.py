@@ -107,3 +107,6 @@ def test_a_broadcast_view_is_no_copy_and_cannot_be_written_to():
     for wrong in ((2, 2), (1,), (), (3, 0)):
         with pytest.raises(ValueError, match="broadcast"):
             broadcast_to(x, wrong)
+    for wrong in ((-1,), (-2, 1), (2, -1)):  # np.ndarray itself takes -1 of one element for 1
+        with pytest.raises(ValueError, match="negative"):
+            broadcast_to(one, wrong)

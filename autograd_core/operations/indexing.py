@@ -6,6 +6,7 @@ and masks become inputs of the record, so that a recording can feed others to th
 
 from __future__ import annotations
 
+from operator import index as integer
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,7 +65,7 @@ def parse(index: Any) -> tuple[tuple[Any, ...], list[Any]]:
         elif isinstance(item, np.integer):
             item = int(item)
         if isinstance(item, slice):
-            item = slice(*[None if v is None else v.__index__() for v in (item.start, item.stop, item.step)])
+            item = slice(*[None if v is None else integer(v) for v in (item.start, item.stop, item.step)])
         if isinstance(item, _STATIC):
             template.append(item)
             continue

@@ -179,6 +179,9 @@ class Tensor:
         A detached leaf may be changed in place as the leaf may; a detached result may not, since its graph still needs
         the values.
         """
+        recorder = current().recorder
+        if recorder is not None and self.node is None:
+            recorder.number(self)  # a recording holds the leaf: the handle would not know that it got another array
         out = Tensor(self.array)
         out.cell = self.cell
         return out

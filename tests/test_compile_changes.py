@@ -138,3 +138,105 @@ def test_what_calls_count_does_not_make_programs():
     assert len(compiled.programs) == 1
     model.sign = -1.0
     same(compiled(x).numpy(), -model.inner(x).numpy())
+
+
+def test_a_layer_of_the_same_group_that_is_unfrozen_and_frozen_again():
+    results = []
+    for compiles in (False, True):
+        model, _, step = training(lambda p: rg.optim.SGD(p, lr=0.1))
+        model[0].freeze()
+        run = rg.compile(step) if compiles else step
+        weights = []
+        for i, (x, y) in enumerate(batches(12)):
+            if i >= 5:
+                model[0].requires_grad_(i % 2 == 1)
+            run(x, y)
+            weights.append([p.numpy().copy() for p in model.parameters()])
+        results.append(weights)
+    for expected, found in zip(*results, strict=True):
+        for a, b in zip(expected, found, strict=True):
+            same(a, b, 2e-4)
+
+
+def test_gradients_that_one_program_adds_up_and_another_spends():
+    results = []
+    for compiles in (False, True):
+        model = net()
+        optimizer = rg.optim.SGD(model.parameters(), lr=0.1)
+
+        def add(x, y, model=model):
+            F.cross_entropy(model(x), y).backward()
+
+        def spend(model=model, optimizer=optimizer):
+            norm = rg.optim.clip_grad_norm_(model.parameters(), 0.3)
+            optimizer.step()
+            optimizer.zero_grad()
+            return norm
+
+        adds, spends = (rg.compile(add), rg.compile(spend)) if compiles else (add, spend)
+        norms = []
+        for i, (x, y) in enumerate(batches(14)):
+            adds(x, y)
+            if i % 2:
+                norms.append(spends().item())
+                assert all(p.grad is None for p in model.parameters())
+        results.append(norms)
+    same(*results, 2e-4)
+
+
+def test_an_average_of_weights_that_an_optimizer_moves_to_other_memory():
+    model, _, step = training(lambda p: rg.optim.SGD(p, lr=0.1))
+    average = [rg.zeros(p.shape) for p in model.parameters()]
+
+    @rg.compile
+    def follow():
+        for a, p in zip(average, model.parameters(), strict=True):
+            a.copy_(p.data)
+
+    for _ in range(4):
+        follow()
+    run = rg.compile(step)  # its first call lays the parameters end to end
+    for x, y in batches(5):
+        run(x, y)
+        follow()
+        for a, p in zip(average, model.parameters(), strict=True):
+            np.testing.assert_array_equal(a.numpy(), p.numpy())
+
+
+def test_a_weight_that_is_first_met_detached_still_gets_its_gradient():
+    w = rg.tensor([1.0, 2.0], requires_grad=True)
+
+    @rg.compile
+    def f(x):
+        loss = (w.detach() ** 2).sum() + (w * x).sum()
+        loss.backward()
+        return loss
+
+    for _ in range(6):
+        f(rg.tensor([1.0, 3.0]))
+    same(w.grad.numpy(), [6.0, 18.0])
+
+
+def test_a_critic_that_the_step_freezes_and_unfreezes():
+    results = []
+    for compiles in (False, True):
+        maker, critic = net(), rg.nn.Linear(3, 1)
+        optimizers = [rg.optim.SGD(m.parameters(), lr=0.1) for m in (maker, critic)]
+
+        def step(x, maker=maker, critic=critic, optimizers=optimizers):
+            critic.requires_grad_(True)
+            optimizers[1].zero_grad()
+            critic(maker(x).detach()).square().mean().backward()
+            optimizers[1].step()
+            critic.requires_grad_(False)
+            optimizers[0].zero_grad()
+            critic(maker(x)).mean().backward()
+            optimizers[0].step()
+
+        run = rg.compile(step) if compiles else step
+        gradients = []
+        for x, _ in batches(6):
+            run(x)
+            gradients.append(critic.weight.grad.numpy().copy())
+        results.append(gradients)
+    same(*results, 2e-4)

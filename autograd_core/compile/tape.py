@@ -129,9 +129,10 @@ class Tape(Recorder):
         self._slots = {}
 
     def leaves(self) -> list[Tensor]:
-        """The leaves from outside that want gradients."""
+        """The leaves from outside that want gradients, or got one before they were frozen."""
         tensors, given = [*self.storages.values(), *self.grad_reads.values()], set(map(id, self.given.values()))
-        wanted = [t for t in tensors if t.requires_grad and t.node is None and id(t) not in given]
+        trained = [t for t in tensors if t.node is None and (t.requires_grad or t.grad is not None)]
+        wanted = [t for t in trained if id(t) not in given]
         return list({id(t): t for t in wanted}.values())
 
     def given_leaves(self) -> list[Tensor]:

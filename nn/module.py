@@ -18,6 +18,7 @@ from ..autograd_core.context import current
 from ..autograd_core.errors import one_frame
 from ..autograd_core.tensor import Tensor
 from .errors import located, nearest, trimmed
+from .options import note, note_all
 from .parameter import Parameter
 
 if TYPE_CHECKING:
@@ -63,8 +64,8 @@ class Module:
     training: bool = True
     _buffers: Mapping[str, bool] = MappingProxyType({})  # name → whether it belongs to the state
     _registrations: int = 0  # counts changes of parameters, buffers and submodules; compiled programs look at it
-    _options: tuple[Any, ...] | None = None  # its numbers, flags and names; compiled programs look at it, see below
-    _set_by_calls: frozenset[str] = frozenset()
+    _options: tuple[Any, ...] = ()  # what its plain attributes hold; compiled programs look at it (`options.py`)
+    _noted: dict[str, Any] | None = None  # the same by name, once a compiled function has called the module
     _pre_hooks: Hooks | None = None
     _forward_hooks: Hooks | None = None
 
@@ -99,17 +100,11 @@ class Module:
                 raise trimmed(error)  # noqa: B904  it is the same error
         else:
             object.__setattr__(self, name, value)
-        if self._options is not None:
-            self._note_options(name)
+        if self._noted is not None:
+            note(self, name, value)
 
-    def _note_options(self, name: str = "") -> None:
-        """Note what numbers, flags and names stand in attributes (`dropout.p`), for the compiled functions that have
-        called the module. What a call itself sets, such as a count of calls, is not noted."""
-        if name and current().recorder is not None:
-            self.__dict__["_set_by_calls"] = self._set_by_calls | {name}
-        without = self._set_by_calls | {"training", "_registrations"}
-        plain = [(k, v) for k, v in self.__dict__.items() if k not in without and _is_plain(v)]
-        self.__dict__["_options"] = tuple((k, type(v), repr(v)) for k, v in plain)
+    def _note_options(self) -> None:
+        note_all(self)
 
     def __delattr__(self, name: str) -> None:
         object.__delattr__(self, name)
@@ -370,11 +365,6 @@ class MissingAttribute(AttributeError):
 
 
 _WATCHED = (Tensor, Module, list, tuple, dict)
-_PLAIN = (bool, int, float, str, type(None))
-
-
-def _is_plain(value: Any) -> bool:
-    return type(value) in _PLAIN or (type(value) is tuple and all(map(_is_plain, value)))
 
 
 def _joined(prefix: str, name: str) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import retrograd as rg
+from retrograd.autograd_core.recorder import RecordingError
 
 F = rg.nn.functional
 
@@ -240,3 +242,60 @@ def test_a_critic_that_the_step_freezes_and_unfreezes():
             gradients.append(critic.weight.grad.numpy().copy())
         results.append(gradients)
     same(*results, 2e-4)
+
+
+def test_attributes_of_every_kind_that_are_replaced():
+    class Net(rg.nn.Module):
+        def __init__(self):
+            self.inner, self.act, self.scales, self.table = rg.nn.Linear(6, 3), rg.tanh, [1.0, 2.0], {"shift": 0.0}
+            self.number, self.array = np.float32(1), np.ones(3, np.float32)
+            self.plain = rg.ones(3)
+
+        def forward(self, x):
+            x = self.act(self.inner(x)) * self.scales[1] + self.table["shift"]
+            return x * float(self.number) * self.array * self.plain
+
+    model, (x, _) = Net(), batches()[0]
+    compiled = rg.compile(model)
+    for _ in range(4):
+        compiled(x)
+    changes = {"act": rg.relu, "scales": [1.0, 3.0], "table": {"shift": 1.0}, "number": np.float32(2)}
+    changes |= {"array": np.full(3, 2, np.float32), "plain": rg.ones(3) * 2}
+    for name, value in changes.items():
+        setattr(model, name, value)
+        same(compiled(x).numpy(), model(x).numpy())
+        same(compiled(x).numpy(), model(x).numpy())
+
+
+def test_an_attribute_that_the_call_sets_to_what_it_was():
+    class Net(rg.nn.Module):
+        def __init__(self):
+            self.inner, self.sign = rg.nn.Linear(6, 3), 1.0
+
+        def forward(self, x):
+            self.sign = float(self.sign)
+            return self.inner(x) * self.sign
+
+    model, (x, _) = Net(), batches()[0]
+    compiled = rg.compile(model)
+    for _ in range(4):
+        compiled(x)
+    model.sign = -1.0
+    same(compiled(x).numpy(), model(x).numpy())
+
+
+def test_an_attribute_that_changes_in_each_call_is_named():
+    class Net(rg.nn.Module):
+        def __init__(self):
+            self.inner, self.temperature = rg.nn.Linear(6, 3), 1.0
+
+        def forward(self, x):
+            return self.inner(x) / self.temperature
+
+    model, (x, _) = Net(), batches()[0]
+    compiled = rg.compile(model)
+    for _ in range(65):  # the first only warms up
+        compiled(x)
+        model.temperature *= 0.99
+    with pytest.raises(RecordingError, match=r"'temperature' of Net changes .* 0-d Tensor"):
+        compiled(x)

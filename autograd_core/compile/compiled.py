@@ -27,7 +27,7 @@ from ..transforms import nesting, tree_leaves, tree_map, tree_rebuild
 from .arena import Arena
 from .naming import argument_names
 from .program import Called, Program
-from .signature import check_results, copied_in, describe, shared
+from .signature import check_results, copied_in, describe, shared, what_changes
 from .tape import Tape, Undo, compare, record_call
 
 MAX_PROGRAMS = 64
@@ -111,10 +111,9 @@ class Compiled:
         One that meets an optimizer for the first time is a first one too: its parameters move (see `flatten`).
         """
         if len(self.programs) + len(self._first) >= MAX_PROGRAMS and signature not in self._first:
-            raise RecordingError(
-                f"a compiled function met more than {MAX_PROGRAMS} signatures. Pad its arguments to a few shapes, and "
-                "pass numbers that change as 0-d tensors."
-            )
+            last = next(reversed(self.programs or self._first))
+            advice = what_changes(self._modules.values(), last, signature)
+            raise RecordingError(f"a compiled function met more than {MAX_PROGRAMS} signatures: {advice}")
         arguments = copied_in(args, kwargs, self._leaves)
         for tensor in arguments:
             if tensor.node is not None and current().grad:
@@ -243,8 +242,8 @@ def compile(function: Callable, *, verify: bool = False) -> Compiled:
     Args:
         function: of tensors, arrays, numbers and nests of them. Tensors are copied into the program's own places
             (parameters are used where they lie); other values are part of the signature. What Python holds elsewhere
-            (closures, objects) is read when a program is made, not at its runs; numbers, flags and names in attributes
-            of modules (`dropout.p`) are part of the signature too.
+            (closures, objects) is read when a program is made, not at its runs; what attributes of modules were
+            assigned (`dropout.p`) is part of the signature too, but not what is changed inside of a list or object.
         verify: compare each replay with an eager call, and raise RecordingError where they differ. Slow.
 
     Raises, when called:

@@ -114,7 +114,7 @@ class Tape(Recorder):
 
     def entered(self, module: Any) -> None:
         self.modules[id(module)] = module
-        if module._options is None:
+        if module._noted is None:
             module._note_options()
 
     def like(self, number: int, other: int) -> int:

@@ -25,10 +25,12 @@ def make(device: str = "") -> NumpyBackend:
     return NumpyBackend()
 
 
-def numeric(array: np.ndarray, data: Any) -> np.ndarray:
-    """The array, or the error that its elements are not numbers."""
+def numeric(array: np.ndarray, data: Any, copy: bool | None = None) -> np.ndarray:
+    """The array in the byte order of the machine, which kernels read; or the error that its elements are no numbers."""
     if array.dtype.kind in "OSUTMm" or array.dtype.names is not None:
         raise TypeError(f"expected numbers, got {type(data).__name__} data that NumPy reads as {array.dtype!r}")
+    if not array.dtype.isnative:
+        array = np.asarray(array, array.dtype.newbyteorder("="), copy=False if copy is False else None)
     return array
 
 
@@ -51,7 +53,7 @@ class NumpyBackend(Backend):
         host_memory.keep_freed_memory()
 
     def asarray(self, data: Any, dtype: Any = None, copy: bool | None = None) -> Array:
-        return numeric(np.asarray(data, dtype=dtype, copy=copy), data)
+        return numeric(np.asarray(data, dtype=dtype, copy=copy), data, copy)
 
     def to_numpy(self, array: Array) -> np.ndarray:
         return array

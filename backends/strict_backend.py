@@ -39,8 +39,10 @@ class StrictBackend(Backend):
 
     def asarray(self, data: Any, dtype: Any = None, copy: bool | None = None) -> Array:
         array = self.xp.asarray(data, dtype=dtype, copy=copy)
-        numeric(array._data, data)
-        return data if isinstance(data, StrictArray) and data._data is array._data else array
+        found = numeric(array._data, data)
+        if found is not array._data:  # it has become another byte order
+            return StrictArray(found)
+        return data if isinstance(data, StrictArray) and data._data is found else array
 
     def to_numpy(self, array: Array) -> np.ndarray:
         return array.get()

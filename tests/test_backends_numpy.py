@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import retrograd as rg
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
@@ -110,3 +111,25 @@ def test_a_broadcast_view_is_no_copy_and_cannot_be_written_to():
     for wrong in ((-1,), (-2, 1), (2, -1)):  # np.ndarray itself takes -1 of one element for 1
         with pytest.raises(ValueError, match="negative"):
             broadcast_to(one, wrong)
+
+
+@pytest.mark.parametrize("backend", ["numpy", "strict"])
+def test_numbers_in_another_byte_order_are_turned(backend):
+    """Kernels read the bytes of the machine and would take others for other numbers."""
+    values = np.linspace(-2, 2, 12, dtype=np.float32).reshape(3, 4)
+    swapped = values.astype(values.dtype.newbyteorder("S"))
+    with rg.use_backend(backend):
+        for made in (
+            rg.asarray(swapped),
+            rg.tensor(swapped, requires_grad=True),
+            rg.tensor(values, dtype=swapped.dtype),
+            rg.tensor(values).astype(swapped.dtype),
+        ):
+            assert made.dtype == np.float32
+            np.testing.assert_array_equal(made.detach().to("numpy").numpy(), values)
+        assert rg.zeros(2, dtype=swapped.dtype).dtype == np.float32
+        for function in (rg.softmax, rg.gelu):
+            one, other = function(swapped), function(values)
+            np.testing.assert_array_equal(one.to("numpy").numpy(), other.to("numpy").numpy())
+        with pytest.raises(ValueError, match="copy"):
+            rg.asarray(swapped, copy=False)

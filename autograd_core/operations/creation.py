@@ -23,7 +23,7 @@ def _made(
     if np.dtype(dtype).kind in "OSUMm":
         raise TypeError(f"a tensor holds numbers, and {np.dtype(dtype)} is no dtype of numbers")
     place = current_backend() if backend is None else get_backend(backend) if isinstance(backend, str) else backend
-    out = Tensor(getattr(place.xp, name)(*arguments, dtype=np.dtype(dtype)))
+    out = Tensor(getattr(place.xp, name)(*arguments, dtype=np.dtype(dtype).newbyteorder("=")))
     return out.requires_grad_() if requires_grad else out
 
 

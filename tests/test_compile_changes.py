@@ -299,3 +299,49 @@ def test_an_attribute_that_changes_in_each_call_is_named():
         model.temperature *= 0.99
     with pytest.raises(RecordingError, match=r"'temperature' of Net changes .* 0-d Tensor"):
         compiled(x)
+
+
+def test_hooks_of_weights_that_come_and_go():
+    w, x = rg.ones(3), rg.tensor([1.0, 2.0, 3.0])
+    w.requires_grad_()
+
+    @rg.compile
+    def f(x):
+        w.grad = None
+        (w * x).sum().backward()
+
+    for _ in range(4):
+        f(x)
+    handle = w.register_hook(lambda g: g * 2)
+    for _ in range(2):
+        f(x)
+        same(w.grad.numpy(), [2.0, 4.0, 6.0])
+    handle.remove()
+    f(x)
+    same(w.grad.numpy(), [1.0, 2.0, 3.0])
+
+
+def test_attributes_of_modules_whose_other_methods_are_called():
+    class Net(rg.nn.Module):
+        def __init__(self, inner=None):
+            self.layer, self.inner, self.scale = rg.nn.Linear(6, 6), inner, 1.0
+
+        def features(self, x):
+            x = self.layer(x) * self.scale
+            return x if self.inner is None else self.inner.features(x)
+
+    class Trainer:
+        def __init__(self):
+            self.models = {"net": Net(Net())}
+
+        def step(self, x):
+            return self.models["net"].features(x)
+
+    trainer, (x, _) = Trainer(), batches()[0]
+    run = rg.compile(trainer.step)
+    for _ in range(4):
+        run(x)
+    for net in (trainer.models["net"], trainer.models["net"].inner):
+        net.scale = 3.0
+        for _ in range(2):
+            same(run(x).numpy(), trainer.step(x).numpy())

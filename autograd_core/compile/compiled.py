@@ -196,7 +196,8 @@ class Compiled:
             shared(tensors),
             current().grad,
             tuple([(m.training, m._registrations, m._options) for m in self._modules.values()]),
-            tuple([(leaf.requires_grad, leaf.grad is None) for leaf in self._leaves.values()]),
+            tuple([(t.requires_grad, t.grad is None) for t in self._leaves.values()]),
+            tuple([tuple(t._hooks) for t in self._leaves.values() if t._hooks]),
             tuple([o.structure() for o in self._optimizers.values()]),
         )
 

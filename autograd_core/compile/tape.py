@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 import weakref
 from collections.abc import Callable, Iterable, Sequence
+from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -229,11 +230,25 @@ def record_call(
 
 
 def _modules_of(function: Any) -> list[Any]:
-    """The modules that a function can look at without calling them: its own object, and what its names stand for."""
+    """The modules that a function can look at without calling them: what it is or is a method of, what its names stand
+    for, and what lies in these, be it a list, a dict, an object or a module."""
     from .naming import variables
 
-    found = [getattr(function, "__self__", None), *[value for _, value in variables(function)]]
-    return [m for m in found if hasattr(type(m), "_registrations")]
+    found: dict[int, Any] = {}
+    level = [function, getattr(function, "__self__", None), *[value for _, value in variables(function)]]
+    for _ in range(3):  # trainer.models["critic"]
+        inside: list[Any] = []
+        for value in level:
+            if hasattr(type(value), "_registrations"):
+                found |= {id(m): m for m in value.modules()}
+            elif isinstance(value, (list, tuple)):
+                inside += value
+            elif isinstance(value, dict):
+                inside += value.values()
+            elif not isinstance(value, (ModuleType, FunctionType, type)):
+                inside += getattr(value, "__dict__", {}).values()
+        level = inside
+    return list(found.values())
 
 
 def compare(first: Tape, second: Tape) -> None:

@@ -30,7 +30,7 @@ def numeric(array: np.ndarray, data: Any, copy: bool | None = None) -> np.ndarra
     if array.dtype.kind in "OSUTMm" or array.dtype.names is not None:
         raise TypeError(f"expected numbers, got {type(data).__name__} data that NumPy reads as {array.dtype!r}")
     if not array.dtype.isnative:
-        array = np.asarray(array, array.dtype.newbyteorder("="), copy=False if copy is False else None)
+        array = np.asarray(array, array.dtype.type, copy=False if copy is False else None)
     return array
 
 

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 def _made(
     name: str, arguments: tuple[Any, ...], dtype: DTypeLike, backend: str | Backend | None, requires_grad: bool
 ) -> Tensor:
-    if np.dtype(dtype).kind in "OSUMm":
-        raise TypeError(f"a tensor holds numbers, and {np.dtype(dtype)} is no dtype of numbers")
+    dtype = np.dtype(dtype)
+    if dtype.kind in "OSUMm":
+        raise TypeError(f"a tensor holds numbers, and {dtype} is no dtype of numbers")
     place = current_backend() if backend is None else get_backend(backend) if isinstance(backend, str) else backend
-    out = Tensor(getattr(place.xp, name)(*arguments, dtype=np.dtype(dtype).newbyteorder("=")))
+    out = Tensor(getattr(place.xp, name)(*arguments, dtype=dtype if dtype.isnative else dtype.type))
     return out.requires_grad_() if requires_grad else out
 
 

@@ -140,7 +140,7 @@ def astype(xp, x, /, dtype):
     out = x.astype(dtype)
     if out.dtype.kind in "OSUMm":
         raise TypeError(f"a tensor holds numbers, and {out.dtype} is no dtype of numbers")
-    return out if out.dtype.isnative else x.astype(out.dtype.newbyteorder("="))
+    return out if out.dtype.isnative else x.astype(out.dtype.type)
 
 
 @record("movement", derivatives=dict(x=lambda ops, g: g), method=False, public="ops", numpy=(), samples=reals())

@@ -345,3 +345,17 @@ def test_attributes_of_modules_whose_other_methods_are_called():
         net.scale = 3.0
         for _ in range(2):
             same(run(x).numpy(), trainer.step(x).numpy())
+
+
+def test_integers_and_orders_that_are_drawn_inside():
+    def noised(x):
+        steps = rg.randint(0, 50, (len(x),))
+        return x[rg.randperm(len(x))] * steps[:, None], steps
+
+    results = []
+    for f in (noised, rg.compile(noised)):
+        rg.manual_seed(0)
+        results.append([[t.numpy().copy() for t in f(x)] for x, _ in batches(6)])
+    for expected, found in zip(*results, strict=True):
+        for a, b in zip(expected, found, strict=True):
+            np.testing.assert_array_equal(a, b)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...backends.random import Stream, blocks, integers, permutation, seed_to_key
-from ..context import current, current_backend, use_backend
+from ..context import current, use_backend
 from ..define import public, record
 from ..dispatch import FUNCTIONS
 from ..promotion import DEFAULT_FLOAT
@@ -112,6 +112,36 @@ def random_uniform(ops, /, shape, dtype, key, counter):
 def random_normal(ops, /, shape, dtype, key, counter):
     """Numbers of the standard normal distribution: see `normal`."""
     return ops.backend.normal(key, counter, shape, dtype)
+
+
+@record(
+    "random",
+    method=False,
+    public="ops",
+    numpy=(),
+    samples=calls(
+        lambda rng: Sample((), {"low": -2, "high": 9, "shape": (3, 4), "key": 5, "counter": 7}),
+        lambda rng: Sample((), {"low": 0, "high": 1, "shape": (), "key": 5, "counter": 7}),
+    ),
+)
+def random_integers(ops, /, low, high, shape, key, counter):
+    """Integers in [low, high): see `randint`."""
+    return ops.backend.asarray(integers(key, counter, low, high, shape))
+
+
+@record(
+    "random",
+    method=False,
+    public="ops",
+    numpy=(),
+    samples=calls(
+        lambda rng: Sample((), {"shape": (7,), "key": 5, "counter": 7}),
+        lambda rng: Sample((), {"shape": (0,), "key": 5, "counter": 7}),
+    ),
+)
+def random_permutation(ops, /, shape, key, counter):
+    """The integers 0…n-1 in random order, for a shape of (n,): see `randperm`."""
+    return ops.backend.asarray(permutation(key, counter, *shape))
 
 
 def _draw(name: str, shape: tuple[int, ...], dtype: DTypeLike, generator: Generator | None) -> Tensor:
@@ -233,7 +263,7 @@ def randint(
         raise ValueError(f"randint draws from [low, high), got low={low} and high={high}")
     wanted = _shape((shape,))
     reserved = (generator or default_generator()).reserve(math.prod(wanted))
-    return Tensor(current_backend().asarray(integers(reserved["key"], reserved["counter"], low, high, wanted)))
+    return FUNCTIONS["random_integers"](low=int(low), high=int(high), shape=wanted, **reserved)
 
 
 @public
@@ -245,7 +275,7 @@ def randperm(n: int, generator: Generator | None = None) -> Tensor:
     [0, 1, 2]
     """
     reserved = (generator or default_generator()).reserve(n)
-    return Tensor(current_backend().asarray(permutation(reserved["key"], reserved["counter"], n)))
+    return FUNCTIONS["random_permutation"](shape=(n,), **reserved)
 
 
 @record(

@@ -267,8 +267,9 @@ def _cotangents(value: Any, cotangent: Any, stand_ins: list[Tensor], outer: bool
     for stand_in, (_, g) in zip(stand_ins, found, strict=True):
         if g is None:
             gradients.append(tensor_ops.zeros(stand_in.shape, like=stand_in))
-        elif type(g) in TENSOR_TYPES:
-            gradients.append(g)
+        elif type(g) in TENSOR_TYPES:  # a constant may be one for several, a view of one number, or the cotangent given
+            held = g.requires_grad or current().recorder is not None
+            gradients.append(g if held else tensor_ops.positive(g))
         else:
             array, owned = g
             gradients.append(Tensor(array if owned else array.copy()))

@@ -64,3 +64,17 @@ def test_a_jacobian_has_the_axes_of_the_result_before_those_of_the_argument():
     found = rg.jacobian(lambda x: x.sum(axis=1) ** 2)(x)
     assert found.shape == (2, 2, 3)
     np.testing.assert_allclose(found, np.eye(2)[:, :, None] * 2 * x.sum(axis=1)[:, None, None] * np.ones(3))
+
+
+def test_gradients_that_are_constants_are_the_callers_own():
+    p, q = (rg.tensor(np.ones(2), requires_grad=True) for _ in range(2))
+    cotangent = rg.tensor(np.array([3.0, 4.0]))
+    for given in ((p, q), (p.detach(), q.detach())):
+        for one, other in (
+            rg.grad(lambda x, y: (x + y).sum(), argnums=(0, 1))(*given),
+            rg.vjp(lambda x, y: x + y, *given)[1](cotangent),
+        ):
+            before = other.numpy().copy()
+            one.zero_()
+            np.testing.assert_array_equal(other.numpy(), before)
+    np.testing.assert_array_equal(cotangent.numpy(), [3.0, 4.0])

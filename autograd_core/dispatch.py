@@ -276,6 +276,8 @@ def apply(rec: Record, inputs: tuple[Any, ...], attributes: dict[str, Any]) -> A
     call = rec.impl[array_type]
     if mode.reference or call is None:
         if rec.kind == "fused":
+            if rec.check and mode.recorder is not None:
+                mode.recorder.checked(rec, inputs, attributes)
             return rec.forward(tensor_ops, *inputs, **attributes)
         call = rec.as_written(array_type)
     raw = call(*arrays, **attributes) if mode.plain else _without_warnings(mode, call, arrays, attributes)

@@ -92,6 +92,9 @@ class Recorder:
         view = rec.moves and _in_the_memory_of(operands[0], results[0])
         self.steps.append(Step(rec, inputs, attributes, tuple(map(self._number, arrays)), user_line(), view))
 
+    def checked(self, rec: Record, operands: tuple[Any, ...], attributes: Mapping[str, Any]) -> None:
+        """A record looked at its operands; the operations that it is written in follow, it does not itself."""
+
     def assign(self, storage: Tensor, value: Any, template: Any = None, indices: Sequence[Any] = ()) -> None:
         """An effect: `storage` (its elements at the index, where there is one) holds `value` from here on."""
         given = [Value(self.number(v)) if type(v) in TENSOR_TYPES else v for v in (storage, value, *indices)]

@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import pytest
 import retrograd as rg
+from retrograd.autograd_core.context import reference_tier
 from retrograd.autograd_core.recorder import RecordingError
 
 F = rg.nn.functional
@@ -322,6 +323,15 @@ def test_labels_and_indices_out_of_bounds_are_an_error_and_change_nothing(wrong)
         rows(rg.tensor([0, 1]))
     with pytest.raises(IndexError):
         rows(rg.tensor([0, wrong]))
+
+
+def test_labels_are_looked_at_where_the_loss_is_recorded_as_it_is_written():
+    with reference_tier():
+        compiled = rg.compile(lambda x, y: F.cross_entropy(x, y))
+        for _ in range(4):
+            compiled(rg.zeros((2, 3)), rg.tensor([0, 2]))
+        with pytest.raises(IndexError, match="got 3"):
+            compiled(rg.zeros((2, 3)), rg.tensor([0, 3]))
 
 
 def test_a_new_seed_reaches_the_program():

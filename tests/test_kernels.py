@@ -212,6 +212,18 @@ def test_a_folder_that_cannot_be_made_is_one_warning(tmp_path):
 
 
 @needs_numba
+def test_a_file_that_cannot_be_written_is_one_warning(monkeypatch, tmp_path):
+    from retrograd.backends.kernels import build
+
+    monkeypatch.setenv("RETROGRAD_CACHE", str(tmp_path))
+    monkeypatch.setattr(build, "_built", {})
+    monkeypatch.setattr(build, "_warned", set())
+    (tmp_path / "kernels" / f"{build.cache.name_of(SUMS)}.py").mkdir(parents=True)
+    with pytest.warns(RuntimeWarning, match="the kernel cache cannot be used"):
+        assert build.build([SUMS])[SUMS.key] is not None
+
+
+@needs_numba
 def test_a_kernel_that_does_not_compile_is_one_warning_and_none(monkeypatch, tmp_path):
     from retrograd.backends.kernels import build
 

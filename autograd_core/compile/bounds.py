@@ -25,7 +25,7 @@ def bound_checks(tape: Tape, places: Mapping[int, Any], written: Collection[int]
     """
     known = {n: places[n] for n in [*tape.inputs, *tape.storages] if n in places and n not in written}
     calls: dict[Any, Any] = {}
-    for step in tape.steps:
+    for step in [*tape.steps, *tape.checks]:
         rec = step.record
         if rec is None:
             continue

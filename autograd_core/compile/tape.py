@@ -44,6 +44,7 @@ class Tape(Recorder):
         self.grad_reads: dict[int, Tensor] = {}  # number → the leaf whose `.grad` it was at entry
         self.generators: list[Any] = []
         self.reserved: list[int] = []  # blocks of each generator
+        self.checks: list[Step] = []  # records that were checked, and then written out as the operations they mean
         self.draws: dict[int, Draw] = {}  # recorded counter → place in the reservation
         self.host_calls: list[Callable[[], None]] = []
         self.guards: list[Callable[[], bool]] = []  # whether host calls can still be repeated as they were recorded
@@ -77,6 +78,10 @@ class Tape(Recorder):
         module = _calling(self.modules)
         if module is not None:
             self.made_in[self.steps[-1].outputs[0]] = module
+
+    def checked(self, rec: Any, operands: Any, attributes: Any) -> None:
+        inputs = tuple(Value(self.number(o)) if type(o) in TENSOR_TYPES else o for o in operands)
+        self.checks.append(Step(rec, inputs, attributes, (), user_line()))
 
     def _refuse_mask(self, rec: Any, operands: Any) -> None:
         """A mask that comes in or is computed: how many elements it picks would be frozen."""

@@ -44,11 +44,16 @@ def build(descriptions: Sequence[Description]) -> dict[str, Kernel | None]:
 def _files(wanted: dict[str, Description]) -> dict[str, Path]:
     """Description key → its source file, written where it was not there."""
     try:
-        place = cache.prepared()
+        return _written(wanted, cache.prepared())
     except OSError as error:
         _warn(f"the kernel cache cannot be used ({error}): kernels are compiled in every process. Set RETROGRAD_CACHE.")
-        place = Path(tempfile.mkdtemp(prefix="retrograd-kernels-"))
-        _remove_at_exit(place)
+    place = Path(tempfile.mkdtemp(prefix="retrograd-kernels-"))
+    _remove_at_exit(place)
+    return _written(wanted, place)
+
+
+def _written(wanted: dict[str, Description], place: Path) -> dict[str, Path]:
+    """The files in a folder. Raises OSError where one cannot be written."""
     files = {}
     for key, description in wanted.items():
         path = place / f"{cache.name_of(description)}.py"

@@ -372,6 +372,7 @@ def names_dtype(name: str) -> bool:
 
 def _rebuild(cls: type[Tensor], array: np.ndarray, requires_grad: bool) -> Tensor:
     out = cls.__new__(cls)
+    array = array.view(array.dtype.type)  # an unpickled dtype is an object of its own, which the quick ways do not know
     Tensor.__init__(out, current_backend().asarray(array), requires_grad)
     return out
 

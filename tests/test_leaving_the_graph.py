@@ -206,5 +206,6 @@ def test_pickle_of_leaves():
     x = leaf(1.0, 2.0)
     y = pickle.loads(pickle.dumps(x))
     assert (y.tolist(), y.dtype, y.requires_grad, type(y)) == ([1.0, 2.0], np.float64, True, rg.Tensor)
+    assert y.dtype is x.dtype  # the quick ways of a call ask no more
     with pytest.raises(RuntimeError, match="only leaves can be pickled"):
         pickle.dumps(x * 2)

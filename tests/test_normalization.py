@@ -5,6 +5,7 @@ import pytest
 import retrograd as rg
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from retrograd.autograd_core.context import switched
 from retrograd.autograd_core.operations import normalization
 
 RNG = np.random.default_rng(0)
@@ -129,6 +130,12 @@ def test_statistics_of_a_batch():
     np.testing.assert_allclose(var.numpy(), x.var(axis=(0, 2, 3)), rtol=1e-12)
     np.testing.assert_allclose(out.numpy().mean(axis=(0, 2, 3)), 0, atol=1e-12)
     np.testing.assert_allclose(out.numpy().var(axis=(0, 2, 3)), 1, rtol=1e-12)
+
+
+def test_the_results_are_a_tuple_also_when_written_out():
+    for reference in (False, True):
+        with switched(reference=reference):
+            assert type(rg.batch_norm(rg.ones((3, 2)))) is tuple
 
 
 def test_gradients_of_the_statistics_alone():

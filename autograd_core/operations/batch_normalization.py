@@ -149,7 +149,7 @@ def batch_norm(ops, x, weight=None, bias=None, /, eps=1e-5):
     normal = ops.divide(centred, ops.sqrt(ops.add(_per_channel(ops, var, x), eps)))
     out = affine(ops, normal, _per_channel(ops, weight, x), _per_channel(ops, bias, x))
     with np.errstate(over="ignore"):
-        return [rounded(ops, o, x) for o in (out, mean, var)]
+        return tuple(rounded(ops, o, x) for o in (out, mean, var))
 
 
 def _check_inference(backend: Any, x: Any, mean: Any, var: Any, weight: Any, bias: Any, eps: float) -> None:

@@ -359,3 +359,29 @@ def test_integers_and_orders_that_are_drawn_inside():
     for expected, found in zip(*results, strict=True):
         for a, b in zip(expected, found, strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+def test_verify_of_names_in_results_of_buffers_and_of_compiled_functions_inside():
+    class Counting(rg.nn.Module):
+        def __init__(self):
+            self.inner = net()
+            self.register_buffer("seen", rg.tensor(0))
+
+        def forward(self, x):
+            self.seen = self.seen + 1
+            return self.inner(x)
+
+    model = Counting()
+    inner = rg.compile(model)
+    inner(batches()[0][0])
+
+    @rg.compile
+    def step(x, y):
+        loss = F.cross_entropy(inner(x), y)
+        loss.backward()
+        return {"loss": loss, "name": "train"}
+
+    step.verify = True
+    for x, y in batches():
+        assert step(x, y)["name"] == "train"
+    assert model.seen.item() == 10

@@ -401,7 +401,7 @@ def _operand(rec: Record, backend: Backend, value: Any) -> Any:
     if scalar_kind(value) is not None:
         return value
     if type(value) is backend.array_type:
-        return Tensor(backend.asarray(value))
+        return Tensor(value if value.dtype.isnative else backend.asarray(value))
     if not _is_operand(value):
         raise TypeError(f"expected a Tensor, an array or a number, got {type(value).__name__}")
     if type(value) in BACKEND_BY_TYPE and not isinstance(value, np.ndarray):

@@ -107,8 +107,9 @@ class Recorder:
         """`call()` changed numbers that recorded operations read, such as a rate; a replay repeats it first, where
         `holds()` says that what the recording took for granted is still so."""
 
-    def stepped(self, optimizer: Any) -> None:
-        """An optimizer made a step."""
+    def stepped(self, optimizer: Any) -> int:
+        """An optimizer makes a step; the number of those that it has made before in this recording, if they count."""
+        return 0
 
     def entered(self, module: Any) -> None:
         """A module was called: its mode and its parameters are part of what was recorded."""

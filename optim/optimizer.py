@@ -181,7 +181,7 @@ class Optimizer:
     def _step_recorded(self) -> None:
         """The step as operations on Tensors; numbers are 0-d Tensors, which a host call fills before every replay."""
         recorder = current().recorder
-        recorder.stepped(self)  # type: ignore[union-attr]
+        turn = recorder.stepped(self)  # type: ignore[union-attr]  several steps of one recording have numbers of their own
         for number, group in enumerate(self.param_groups):
             cohorts: dict[int, list[Tensor]] = {}  # parameters of equal step count share their numbers
             for p in group["params"]:
@@ -189,21 +189,21 @@ class Optimizer:
                     cohorts.setdefault(self._begin(p, group)["step"], []).append(p)
             self._stepped.update(id(p) for parameters in cohorts.values() for p in parameters)
             for cohort, parameters in enumerate(cohorts.values()):
-                advance = partial(self._advance, number, cohort, parameters)
+                advance = partial(self._advance, number, cohort, parameters, turn)
                 recorder.host(advance, partial(_even, [self.state[p] for p in parameters]))  # type: ignore[union-attr]
                 advance()
                 names = self._numbers(self.state[parameters[0]]["step"], group)
                 for p, gradient, states in self._pieces(parameters):
-                    slots = self._slots[number, cohort, p.dtype, p.backend.name]
+                    slots = self._slots[number, cohort, p.dtype, p.backend.name, turn]
                     self._update_recorded(p, gradient, states, {name: slots[name] for name in names})
 
-    def _advance(self, number: int, cohort: int, parameters: list[Tensor]) -> None:
+    def _advance(self, number: int, cohort: int, parameters: list[Tensor], turn: int) -> None:
         """Count a step of these parameters, and compute the rule's numbers for it."""
         for p in parameters:
             self.state[p]["step"] += 1
         scalars = self._numbers(self.state[parameters[0]]["step"], self.param_groups[number])
         for p in {(p.dtype, p.backend.name): p for p in parameters}.values():
-            slots = self._slots.setdefault((number, cohort, p.dtype, p.backend.name), {})
+            slots = self._slots.setdefault((number, cohort, p.dtype, p.backend.name, turn), {})
             for name, value in scalars.items():
                 if name not in slots:
                     slots[name] = Tensor(p.backend.asarray(0.0, dtype=p.dtype))
@@ -218,7 +218,7 @@ class Optimizer:
 
     def named_numbers(self) -> Iterator[tuple[str, Tensor]]:
         """(name, 0-d Tensor) of what `_advance` fills before each run of a compiled step: "Adam.step_size", with the
-        numbers of group and cohort, and the dtype, where there are several."""
+        numbers of group, cohort and step, and the dtype, where there are several."""
         varying = [len(set(column)) > 1 for column in zip(*self._slots, strict=True)]
         for key, slots in self._slots.items():
             place = [str(k) for k, several in zip(key, varying, strict=True) if several]

@@ -385,3 +385,40 @@ def test_verify_of_names_in_results_of_buffers_and_of_compiled_functions_inside(
     for x, y in batches():
         assert step(x, y)["name"] == "train"
     assert model.seen.item() == 10
+
+
+def test_several_steps_of_one_optimizer_in_one_program():
+    results = []
+    for compiles in (False, True):
+        _, optimizer, step = training(lambda p: rg.optim.AdamW(p, lr=0.05, weight_decay=0.1))
+        schedule = rg.optim.lr_scheduler.CosineAnnealingLR(optimizer, 20)
+
+        def steps(xs, ys, step=step, schedule=schedule):
+            losses = []
+            for x, y in zip(xs, ys, strict=True):
+                losses.append(step(x, y))
+                schedule.step()
+            return rg.stack(losses)
+
+        run = rg.compile(steps) if compiles else steps
+        parts = [list(zip(*batches(9)[i : i + 3], strict=True)) for i in (0, 3, 6, 0, 3, 6)]
+        results.append([run(*part).numpy() for part in parts])
+    same(*results, 2e-4)
+
+
+def test_gradients_of_parameters_that_a_call_does_not_use_are_taken_away_too():
+    model = rg.nn.ModuleList([rg.nn.Linear(6, 3), rg.nn.Linear(6, 3)])
+    optimizer = rg.optim.SGD(model.parameters(), lr=0.1)
+
+    @rg.compile
+    def step(x, y, which):
+        optimizer.zero_grad()
+        loss = F.cross_entropy(model[which](x), y)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    for i, (x, y) in enumerate(batches(12)):
+        step(x, y, i % 2)
+        assert model[i % 2].weight.grad is not None
+        assert model[1 - i % 2].weight.grad is None

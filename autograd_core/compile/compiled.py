@@ -176,7 +176,7 @@ class Compiled:
         undo.restore()
         for leaf, grad in gradients:
             leaf.grad = grad
-        # Recorded: buffers that are assigned are then written where they lie, and compiled functions inside are part of it.
+        # Recorded: buffers that are assigned are written where they lie, and compiled functions inside are part of it.
         eager = _detached(record_call(self.function, args, kwargs, arguments, self._leaves.values())[1])
         pairs = [(f"result {i}", a, b) for i, (a, (_, b)) in enumerate(zip(replayed, tree_leaves(eager), strict=True))]
         pairs += [(f"storage {t.shape}", a, t) for t, a in zip(changed, after, strict=True)]

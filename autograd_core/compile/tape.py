@@ -50,6 +50,7 @@ class Tape(Recorder):
         self.guards: list[Callable[[], bool]] = []  # whether host calls can still be repeated as they were recorded
         self.orders: dict[int, tuple[int, ...]] = {}  # number → its axes as they lay in memory, where not in order
         self.optimizers: dict[int, Any] = {}
+        self.turns: dict[int, int] = {}  # of the optimizers: how many steps came before the latest one
         self.modules: dict[int, Any] = {}
         self.made_in: dict[int, Any] = {}  # first result of a step → the innermost module that was being called
         self.inputs: list[int] = []
@@ -115,8 +116,10 @@ class Tape(Recorder):
             self.undo.keep_host(call)
         self.host_calls.append(call)
 
-    def stepped(self, optimizer: Any) -> None:
+    def stepped(self, optimizer: Any) -> int:
         self.optimizers[id(optimizer)] = optimizer
+        self.turns[id(optimizer)] = self.turns.get(id(optimizer), -1) + 1
+        return self.turns[id(optimizer)]
 
     def entered(self, module: Any) -> None:
         self.modules[id(module)] = module
@@ -227,7 +230,9 @@ def record_call(
                 leaf.grad = None
         raise
     tape.outputs = [Value(tape.number(v)) if type(v) in TENSOR_TYPES else v for _, v in tree_leaves(result)]
-    for leaf in [*tape.leaves(), *tape.given_leaves()]:
+    known = {id(t) for t in [*tape.leaves(), *arguments]}
+    taken = [t for t in met if t.grad is None and id(t) not in known]  # by zero_grad, of a parameter that was not used
+    for leaf in [*tape.leaves(), *tape.given_leaves(), *taken]:
         number = None if leaf.grad is None else tape.number(leaf.grad)
         tape.grads.append((leaf, number))
     tape.forget()

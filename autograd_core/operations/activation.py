@@ -134,14 +134,9 @@ def softplus(xp, x, /, beta=1.0, threshold=20.0):
 # -- pieces joined at a kink -------------------------------------------------------------------------------------------
 
 
-def _relu_rule(ops: Any, g: Any, out: Any) -> Any:
-    """g where out is positive. Its sign says so in g's own dtype, which on raw arrays saves a conversion."""
-    return ops.multiply(g, ops.sign(out) if ops.raw else ops.greater(out, 0))
-
-
 @record(
     "elementwise",
-    derivatives=dict(x=_relu_rule),
+    derivatives=dict(x=lambda ops, g, out: ops.multiply(g, ops.astype(ops.greater(out, 0), dtype=g.dtype))),
     into=lambda xp, out, x: [(xp.maximum, (x, xp.zeros((), x.dtype), out))],
     numpy=(),
     expression="max(x, 0)",

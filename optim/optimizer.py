@@ -190,7 +190,7 @@ class Optimizer:
             self._stepped.update(id(p) for parameters in cohorts.values() for p in parameters)
             for cohort, parameters in enumerate(cohorts.values()):
                 advance = partial(self._advance, number, cohort, parameters, turn)
-                recorder.host(advance, partial(_even, [self.state[p] for p in parameters]))  # type: ignore[union-attr]
+                recorder.host(advance, partial(self._holds, parameters[0], [self.state[p] for p in parameters]))  # type: ignore[union-attr]
                 advance()
                 names = self._numbers(self.state[parameters[0]]["step"], group)
                 for p, gradient, states in self._pieces(parameters):
@@ -208,6 +208,13 @@ class Optimizer:
                 if name not in slots:
                     slots[name] = Tensor(p.backend.asarray(0.0, dtype=p.dtype))
                 slots[name].array[...] = value  # one that an option switches off stays: programs made before read it
+
+    def _holds(self, first: Tensor, states: list[dict[str, Any]]) -> bool:
+        """Whether these are still the states, the first of them that of `first`, and their parameters have been updated
+        equally often, and so share the rule's numbers."""
+        step = states[0].get("step")
+        same = self.state.get(first) is states[0]  # they are cleared together, or all stay
+        return same and [state["step"] for state in states].count(step) == len(states)  # quick: asked before each run
 
     def structure(self) -> tuple[Any, ...]:
         """What a compiled step took for granted: the number of parameters of each group, and which options are on."""
@@ -350,12 +357,6 @@ class Optimizer:
             lines.append(f"Parameter Group {number}")
             lines += [f"    {key}: {group[key]}" for key in sorted(group) if key not in ("params", "param_names")]
         return "\n".join([*lines, ")"])
-
-
-def _even(states: list[dict[str, Any]]) -> bool:
-    """Whether the parameters of these states have been updated equally often, and so share the rule's numbers."""
-    step = states[0]["step"]
-    return [state["step"] for state in states].count(step) == len(states)  # quick: asked before each run of a program
 
 
 def zeros_like(p: Any) -> Any:

@@ -261,3 +261,19 @@ def test_a_result_that_is_refused_leaves_no_trace_in_prepare():
     with pytest.raises(RecordingError, match="NumPy array"):
         rg.compile(lambda x: (w.add_(x), np.ones(1))[1]).prepare(rg.ones(1))
     assert w.item() == 0.0
+
+
+def test_arguments_that_overlap_and_are_changed_are_refused():
+    @rg.compile
+    def f(a, b):
+        a.mul_(2)
+        return a + b
+
+    for _ in range(4):
+        f(rg.ones(3), rg.ones(3))
+    both = rg.arange(6.0)
+    assert f(both[:3], both[3:]).tolist() == [3.0, 6.0, 9.0]
+    columns = rg.ones(3, 2)
+    assert f(columns[:, 0], columns[:, 1]).tolist() == [3.0, 3.0, 3.0]
+    with pytest.raises(RecordingError, match="shares memory with tensor 1"):
+        f(both[:3], both[1:4])

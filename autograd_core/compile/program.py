@@ -27,6 +27,7 @@ from .passes import dead_code, is_effect, merge_equal, reads
 from .places import Builder
 from .pools import relu_after_pool
 from .recompute import recompute
+from .signature import refuse_overlap
 from .simplify import fold_constants, simplify
 from .tape import Tape
 
@@ -115,6 +116,8 @@ class Program:
 
     def run(self, arguments: Sequence[Tensor]) -> list[Any]:
         """Copy the arguments in, repeat what Python did, run, and hand the results out as fresh tensors."""
+        if self.changed_inputs:
+            refuse_overlap(arguments, self.changed_inputs)
         for place, tensor in zip(self.input_places, arguments, strict=True):
             place[...] = tensor.array
         for check in self.checks:

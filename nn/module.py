@@ -106,6 +106,9 @@ class Module:
     def _note_options(self) -> None:
         note_all(self)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_noted", "_options")}  # no function has met a copy
+
     def __delattr__(self, name: str) -> None:
         object.__delattr__(self, name)
         if name in self._buffers:

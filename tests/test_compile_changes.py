@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import retrograd as rg
@@ -292,13 +295,33 @@ def test_an_attribute_that_changes_in_each_call_is_named():
         def forward(self, x):
             return self.inner(x) / self.temperature
 
-    model, (x, _) = Net(), batches()[0]
+    (x, _) = batches()[0]
+    for change, text in (
+        (lambda net: setattr(net, "temperature", net.temperature * 0.99), r"'temperature' of Net changes .*0-d"),
+        (lambda net: net.register_buffer("rate", rg.ones(())), r"buffer, .* of Net is replaced .* in place"),
+    ):
+        model = Net()
+        compiled = rg.compile(model)
+        for _ in range(65):  # the first only warms up
+            compiled(x)
+            change(model)
+        with pytest.raises(RecordingError, match=text):
+            compiled(x)
+
+
+def test_copies_of_a_module_that_was_compiled():
+    model, (x, _) = rg.nn.Sequential(net(), rg.nn.LeakyReLU(0.1)), batches()[0]
+    model[1].kept = rg.relu  # any attribute that can be pickled
     compiled = rg.compile(model)
-    for _ in range(65):  # the first only warms up
+    for _ in range(4):
         compiled(x)
-        model.temperature *= 0.99
-    with pytest.raises(RecordingError, match=r"'temperature' of Net changes .* 0-d Tensor"):
-        compiled(x)
+    for other in (copy.copy(model[1]), copy.deepcopy(model)[1], pickle.loads(pickle.dumps(model))[1]):
+        run = rg.compile(other)
+        for _ in range(4):
+            run(x)
+        other.negative_slope = 0.5
+        same(run(x).numpy(), other(x).numpy())
+        assert model[1].negative_slope == 0.1
 
 
 def test_hooks_of_weights_that_come_and_go():

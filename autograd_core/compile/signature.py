@@ -136,11 +136,16 @@ def _hides_tensors(value: Any) -> bool:
 
 def what_changes(modules: Collection[Any], one: Any, other: Any) -> str:
     """Why there are more and more signatures, as two of them show it, and what to do."""
-    for module, (*_, before), (*_, after) in zip(modules, one[3], other[3], strict=False):
+    for module, (_, registered, before), (_, again, after) in zip(modules, one[3], other[3], strict=False):
         names = sorted({name for name, _ in set(before) ^ set(after)})
         if names:
             return (
                 f"the attribute {names[0]!r} of {type(module).__name__} changes from call to call, and is part of each "
                 "signature. Keep it in a 0-d Tensor (a buffer, changed with fill_), or pass it as one."
+            )
+        if registered != again:
+            return (
+                f"a parameter, buffer, submodule or hook of {type(module).__name__} is replaced from call to call. "
+                "Change its values in place (fill_, copy_) under rg.no_grad()."
             )
     return "pad its arguments to a few shapes, and pass numbers that change as 0-d tensors."

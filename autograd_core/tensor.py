@@ -181,7 +181,8 @@ class Tensor:
         """
         recorder = current().recorder
         if recorder is not None and self.node is None:
-            recorder.number(self)  # a recording holds the leaf: the handle would not know that it got another array
+            # A recording holds the leaf: the handle would not know that it got another array.
+            recorder.number(self)  # type: ignore[arg-type]
         out = Tensor(self.array)
         out.cell = self.cell
         return out

@@ -80,7 +80,8 @@ def _overlap(backend: Any, one: Any, other: Any) -> bool:
     if one is other or not backend.shares_memory(one, other):
         return False
     try:
-        return type(one) is not np.ndarray or np.shares_memory(one, other, max_work=1000)  # columns of one array do not
+        work: Any = 1000  # columns of one array do not overlap, though their bounds do
+        return type(one) is not np.ndarray or np.shares_memory(one, other, max_work=work)
     except np.exceptions.TooHardError:
         return True
 

@@ -197,8 +197,12 @@ class Compiled:
             shared(tensors),
             current().grad,
             tuple([(m.training, m._registrations, m._options) for m in self._modules.values()]),
-            tuple([(t.requires_grad, t.grad is None) for t in self._leaves.values()]),
-            tuple([tuple(t._hooks) for t in self._leaves.values() if t._hooks]),
+            tuple(
+                [
+                    (t.requires_grad, t.grad is None, tuple(t._hooks) if t._hooks else None)
+                    for t in self._leaves.values()
+                ]
+            ),
             tuple([o.structure() for o in self._optimizers.values()]),
         )
 

@@ -107,12 +107,9 @@ def _walk(
         entry = table.get(key)
         owned = False
         if type(g) is Scatter:
-            if entry is None and not lifted:
-                g, owned = scatter_into(None, g), True
-            else:
-                g = _dense(g, entry, lifted)
-                if g is None:
-                    return
+            g, owned = _dense(g, entry, lifted), not lifted
+            if g is None:
+                return
         if entry is None:
             table[key] = [edge, g, owned]
             if table is waiting:
@@ -313,13 +310,15 @@ def fit(ops: Any, g: Any, shape: tuple[int, ...], dtype: Any, rec: Record) -> An
     return g
 
 
-def _dense(g: Scatter, entry: Any, lifted: bool) -> Any:
+def _dense(g: Scatter, entry: list[Any] | None, lifted: bool) -> Any:
     """Add a scattered gradient to what waits in `entry`: None where that took it up, else the first total."""
     if lifted:
         total = index_added(None if entry is None else entry[1], g)
         if entry is None:
             return total
         entry[1] = total
+    elif entry is None:
+        return scatter_into(None, g)
     elif entry[2]:
         scatter_into(entry[1], g)
     else:

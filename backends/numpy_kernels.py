@@ -16,10 +16,6 @@ from typing import Any
 
 import numpy as np
 
-_add: Any = np.add.reduce  # called by position, which types for NumPy do not know
-_maximum: Any = np.maximum.reduce
-_minimum: Any = np.minimum.reduce
-
 
 def matmul(x: np.ndarray, y: np.ndarray) -> Any:
     """The product of two matrices, or of batches of them."""
@@ -58,35 +54,28 @@ def broadcast_to(x: np.ndarray, shape: Any) -> np.ndarray:
     return view
 
 
+def _reduction(reduce: Any) -> Callable[..., Any]:
+    """A ufunc's `reduce` with the defaults of the records: over everything, without the axes."""
+    return lambda x, axis=None, keepdims=False: reduce(x, axis, None, None, keepdims)
+
+
+_sum = _reduction(np.add.reduce)
+
+
 def mean(x: np.ndarray, axis: Any = None, keepdims: bool = False) -> Any:
     """The sum by the number of elements; half precision is summed in single precision, as NumPy does."""
     if x.dtype.char not in "fd" or not x.size:
         return np.mean(x, axis=axis, keepdims=keepdims)
-    total = _add(x, axis, None, None, keepdims)
+    total = _sum(x, axis, keepdims)
     return total / x.dtype.type(x.size // max(total.size, 1))
-
-
-def sum_(x: np.ndarray, axis: Any = None, keepdims: bool = False) -> Any:
-    """The sum over `axis`, over everything by default."""
-    return _add(x, axis, None, None, keepdims)
-
-
-def max_(x: np.ndarray, axis: Any = None, keepdims: bool = False) -> Any:
-    """The largest element over `axis`."""
-    return _maximum(x, axis, None, None, keepdims)
-
-
-def min_(x: np.ndarray, axis: Any = None, keepdims: bool = False) -> Any:
-    """The smallest element over `axis`."""
-    return _minimum(x, axis, None, None, keepdims)
 
 
 KERNELS: dict[str, Callable[..., Any]] = {
     "broadcast_to": broadcast_to,
     "matmul": matmul,
-    "max": max_,
+    "max": _reduction(np.maximum.reduce),
     "mean": mean,
-    "min": min_,
+    "min": _reduction(np.minimum.reduce),
     "relu": relu,
-    "sum": sum_,
+    "sum": _sum,
 }

@@ -37,15 +37,13 @@ class _Same:
 
 def note_all(module: Module) -> None:
     """Note the attributes of a module that a compiled function meets for the first time."""
-    held = vars(module)
-    found = {name: _note(module, name, value) for name, value in held.items() if name not in _INTERNAL}
-    held["_noted"] = {name: note for name, note in found.items() if note is not None}
-    held["_options"] = tuple(held["_noted"].items())
+    found = {name: _note(module, name, value) for name, value in vars(module).items() if name not in _INTERNAL}
+    _keep(module, {name: note for name, note in found.items() if note is not None})
 
 
 def note(module: Module, name: str, value: Any) -> None:
     """Note that an attribute was assigned. One that a call itself changes, such as a count of calls, is no option."""
-    noted = dict(module._noted or {})  # a copy of the module may share it
+    noted = module._noted or {}
     if name in _INTERNAL or noted.get(name, "") is None:
         return
     found = _note(module, name, value)
@@ -55,8 +53,12 @@ def note(module: Module, name: str, value: Any) -> None:
         noted.pop(name, None)
     else:
         noted[name] = found
+    _keep(module, noted)
+
+
+def _keep(module: Module, noted: dict[str, Any]) -> None:
     module.__dict__["_noted"] = noted
-    module.__dict__["_options"] = tuple((k, v) for k, v in noted.items() if v is not None)
+    module.__dict__["_options"] = tuple((name, note) for name, note in noted.items() if note is not None)
 
 
 def _note(module: Module, name: str, value: Any) -> tuple[type, Any] | None:

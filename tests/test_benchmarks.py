@@ -9,6 +9,7 @@ import time
 
 import numpy as np
 import pytest
+from retrograd.backends import host_memory
 from retrograd.benchmarks import adapters, begin, child, journal, measure, process, report, runs, suite
 from retrograd.benchmarks.__main__ import main
 
@@ -119,6 +120,11 @@ def test_a_row_holds_what_a_claim_needs(peers):
         assert f"| {row['ratio']['median']:.2f} " in text
     assert "geometric mean of plain against other" in text
     assert len(peers) == 6  # one process for each peer and workload: none finds the heap that another workload left
+
+
+def test_the_rival_that_keeps_memory_keeps_as_much_as_we_do():
+    kept = {"MALLOC_TRIM_THRESHOLD_": str(host_memory.KEPT), "MALLOC_MMAP_THRESHOLD_": str(host_memory.LARGEST)}
+    assert adapters.ADAPTERS["torch-keeping"].environment == kept
 
 
 def test_both_sides_take_turns_and_begin_in_turn():

@@ -135,9 +135,13 @@ def _hides_tensors(value: Any) -> bool:
     return any(type(v) in TENSOR_TYPES or isinstance(v, np.ndarray) for _, v in tree_leaves(inside))
 
 
+_MODULES = 3  # where a signature, as `Compiled._signature` puts it together, says what its modules are like
+
+
 def what_changes(modules: Collection[Any], one: Any, other: Any) -> str:
     """Why there are more and more signatures, as two of them show it, and what to do."""
-    for module, (_, registered, before), (_, again, after) in zip(modules, one[3], other[3], strict=False):
+    pairs = zip(modules, one[_MODULES], other[_MODULES], strict=False)
+    for module, (_, registered, before), (_, again, after) in pairs:
         names = sorted({name for name, _ in set(before) ^ set(after)})
         if names:
             return (

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -95,50 +96,42 @@ def manual_seed(seed: int) -> Generator:
     return default_generator().manual_seed(seed)
 
 
+_PLACE = {"key": 5, "counter": 7}
 _draws = calls(
-    lambda rng: Sample((), {"shape": (3, 4), "dtype": np.float64, "key": 5, "counter": 7}),
-    lambda rng: Sample((), {"shape": (), "dtype": np.float64, "key": 5, "counter": 7}),
-    lambda rng: Sample((), {"shape": (0, 2), "dtype": np.float64, "key": 5, "counter": 7}),
+    lambda rng: Sample((), {"shape": (3, 4), "dtype": np.float64} | _PLACE),
+    lambda rng: Sample((), {"shape": (), "dtype": np.float64} | _PLACE),
+    lambda rng: Sample((), {"shape": (0, 2), "dtype": np.float64} | _PLACE),
 )
+_whole = calls(
+    lambda rng: Sample((), {"low": -2, "high": 9, "shape": (3, 4)} | _PLACE),
+    lambda rng: Sample((), {"low": 0, "high": 1, "shape": ()} | _PLACE),
+)
+_orders = calls(
+    lambda rng: Sample((), {"shape": (7,)} | _PLACE),
+    lambda rng: Sample((), {"shape": (0,)} | _PLACE),
+)
+_drawn = partial(record, "random", method=False, public="ops", numpy=())  # a record that draws and reads nothing
 
 
-@record("random", method=False, public="ops", numpy=(), samples=_draws)
+@_drawn(samples=_draws)
 def random_uniform(ops, /, shape, dtype, key, counter):
     """Numbers in [0, 1): see `uniform`."""
     return ops.backend.uniform(key, counter, shape, dtype)
 
 
-@record("random", method=False, public="ops", numpy=(), samples=_draws)
+@_drawn(samples=_draws)
 def random_normal(ops, /, shape, dtype, key, counter):
     """Numbers of the standard normal distribution: see `normal`."""
     return ops.backend.normal(key, counter, shape, dtype)
 
 
-@record(
-    "random",
-    method=False,
-    public="ops",
-    numpy=(),
-    samples=calls(
-        lambda rng: Sample((), {"low": -2, "high": 9, "shape": (3, 4), "key": 5, "counter": 7}),
-        lambda rng: Sample((), {"low": 0, "high": 1, "shape": (), "key": 5, "counter": 7}),
-    ),
-)
+@_drawn(samples=_whole)
 def random_integers(ops, /, low, high, shape, key, counter):
     """Integers in [low, high): see `randint`."""
     return ops.backend.asarray(integers(key, counter, low, high, shape))
 
 
-@record(
-    "random",
-    method=False,
-    public="ops",
-    numpy=(),
-    samples=calls(
-        lambda rng: Sample((), {"shape": (7,), "key": 5, "counter": 7}),
-        lambda rng: Sample((), {"shape": (0,), "key": 5, "counter": 7}),
-    ),
-)
+@_drawn(samples=_orders)
 def random_permutation(ops, /, shape, key, counter):
     """The integers 0…n-1 in random order, for a shape of (n,): see `randperm`."""
     return ops.backend.asarray(permutation(key, counter, *shape))

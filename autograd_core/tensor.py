@@ -358,6 +358,8 @@ for _name in (
     *("__bool__", "__float__", "__int__", "__complex__", "__index__", "__format__", "__array__", "__iter__"),
 ):
     setattr(Tensor, _name, one_frame(vars(Tensor)[_name]))
+Tensor.__hash__ = object.__hash__  # type: ignore[method-assign]  the same without a call of Python
+
 _SILENT_DTYPES = (np.dtype(np.float32), np.dtype(np.int64), np.dtype(bool))
 _NOT_FLOAT = "only floating and complex tensors can require gradients, got dtype {}. Use .astype('float32') first."
 

@@ -36,6 +36,7 @@ PASSES: dict[str, dict[str, Callable[..., Any]]] = {
     "without algebra": {"program.simplify": lambda steps, *rest: (list(steps), {})},
     "without folded constants": {"program.fold_constants": lambda steps, specs, known, *rest: (list(steps), known)},
     "without merging equal values": {"program.merge_equal": lambda steps, *rest: (list(steps), {})},
+    "without sparing copies": {"program.needless_copies": lambda steps, *rest: (list(steps), {})},
     "without writing fused records out": {"program.expand": lambda tape: tape.steps},
     "without relu behind pools": {"program.relu_after_pool": lambda steps, *rest: list(steps)},
     "without fusion": {"program.fuse": lambda steps, *rest: list(steps)},
@@ -46,6 +47,7 @@ PASSES: dict[str, dict[str, Callable[..., Any]]] = {
         "places.Builder._targets": lambda *_: {},
         "places.Builder._place_pieces": lambda *_: None,
     },
+    "without transposed weights": {"compiled.lie_better_transposed": lambda tape: set()},
     "without blocks": {"places.blocked": lambda instructions: instructions},
 }
 """Row → functions of the compiler and what stands in for them."""

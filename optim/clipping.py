@@ -12,6 +12,7 @@ from ..autograd_core.inplace import overwrite
 from ..autograd_core.record import tensor_ops
 from ..autograd_core.recorder import RecordingError
 from ..autograd_core.tensor import Tensor
+from .flat import as_row, end_to_end, from_row
 
 
 @one_frame
@@ -104,7 +105,7 @@ def _norm(gradients: list[Tensor], p: float) -> Tensor:
 
 
 def _squares(ops: Any, g: Tensor) -> Tensor:
-    flat = ops.reshape(g, shape=(-1,)) if g.size else ops.reshape(g, shape=(0,))
+    flat = as_row(g, g)
     return ops.matmul(flat, flat)  # one pass, no array of squares
 
 
@@ -127,11 +128,7 @@ def _pieces(owners: list[Tensor]) -> list[tuple[Tensor, list[Tensor]]]:
     cohorts: dict[object, list[Tensor]] = {}
     for p in owners:
         cohorts.setdefault((p.dtype, p.backend.name) if joined else id(p), []).append(p)
-    return [(_laid_out(parts) if len(parts) > 1 else parts[0].grad.detach(), parts) for parts in cohorts.values()]  # type: ignore[union-attr]
-
-
-def _laid_out(parts: list[Tensor]) -> Tensor:
-    return tensor_ops.concat(*[tensor_ops.reshape(p.grad, shape=(p.size,)) for p in parts], axis=0)
+    return [(end_to_end(parts) if len(parts) > 1 else parts[0].grad.detach(), parts) for parts in cohorts.values()]  # type: ignore[union-attr]
 
 
 def _change(parts: list[Tensor], gradient: Tensor) -> None:
@@ -142,7 +139,7 @@ def _change(parts: list[Tensor], gradient: Tensor) -> None:
     end = 0
     for p in parts:
         start, end = end, end + p.size
-        p.grad = gradient if len(parts) == 1 else tensor_ops.reshape(gradient[start:end], shape=p.shape)
+        p.grad = gradient if len(parts) == 1 else from_row(gradient[start:end], p)
 
 
 def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:

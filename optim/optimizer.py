@@ -9,7 +9,7 @@ and on Tensors where the step is being recorded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -189,25 +189,29 @@ class Optimizer:
                     cohorts.setdefault(self._begin(p, group)["step"], []).append(p)
             self._stepped.update(id(p) for parameters in cohorts.values() for p in parameters)
             for cohort, parameters in enumerate(cohorts.values()):
-                advance = partial(self._advance, number, cohort, parameters, turn)
-                recorder.host(advance, partial(self._holds, parameters[0], [self.state[p] for p in parameters]))  # type: ignore[union-attr]
+                states = [self.state[p] for p in parameters]
+                slots = {  # of equal numbers, for each dtype and backend
+                    (p.dtype, p.backend): self._slots.setdefault((number, cohort, p.dtype, p.backend.name, turn), {})
+                    for p in parameters
+                }
+                advance = partial(self._advance, number, states, slots)
+                recorder.host(advance, partial(self._holds, parameters[0], states))  # type: ignore[union-attr]
                 advance()
-                names = self._numbers(self.state[parameters[0]]["step"], group)
-                for p, gradient, states in self._pieces(parameters):
-                    slots = self._slots[number, cohort, p.dtype, p.backend.name, turn]
-                    self._update_recorded(p, gradient, states, {name: slots[name] for name in names})
+                names = self._numbers(states[0]["step"], group)
+                for p, gradient, kept in self._pieces(parameters):
+                    numbers = slots[p.dtype, p.backend]
+                    self._update_recorded(p, gradient, kept, {name: numbers[name] for name in names})
 
-    def _advance(self, number: int, cohort: int, parameters: list[Tensor], turn: int) -> None:
-        """Count a step of these parameters, and compute the rule's numbers for it."""
-        for p in parameters:
-            self.state[p]["step"] += 1
-        scalars = self._numbers(self.state[parameters[0]]["step"], self.param_groups[number])
-        for p in {(p.dtype, p.backend.name): p for p in parameters}.values():
-            slots = self._slots.setdefault((number, cohort, p.dtype, p.backend.name, turn), {})
+    def _advance(self, number: int, states: list[dict[str, Any]], slots: dict[Any, dict[str, Tensor]]) -> None:
+        """Count a step of the parameters of these states, and compute the rule's numbers for it."""
+        for state in states:
+            state["step"] += 1
+        scalars = self._numbers(states[0]["step"], self.param_groups[number])
+        for (dtype, backend), numbers in slots.items():
             for name, value in scalars.items():
-                if name not in slots:
-                    slots[name] = Tensor(p.backend.asarray(0.0, dtype=p.dtype))
-                slots[name].array[...] = value  # one that an option switches off stays: programs made before read it
+                if name not in numbers:
+                    numbers[name] = Tensor(backend.asarray(0.0, dtype=dtype))
+                numbers[name].array.fill(value)  # one that an option switches off stays: programs made before read it
 
     def _holds(self, first: Tensor, states: list[dict[str, Any]]) -> bool:
         """Whether these are still the states, the first of them that of `first`, and their parameters have been updated
@@ -219,8 +223,10 @@ class Optimizer:
     def structure(self) -> tuple[Any, ...]:
         """What a compiled step took for granted: the number of parameters of each group, and which options are on."""
         return tuple(
-            (len(group["params"]), *[bool(v) for k, v in group.items() if not isinstance(v, (list, dict))])
-            for group in self.param_groups
+            [
+                (len(group["params"]), *[bool(v) for v in group.values() if type(v) not in (list, dict)])
+                for group in self.param_groups
+            ]
         )
 
     def named_numbers(self) -> Iterator[tuple[str, Tensor]]:
@@ -241,8 +247,9 @@ class Optimizer:
         for p, kept in self.state.items():
             kept["step"] = state.get(p, 0)
 
-    def flatten(self) -> None:
-        """Lay the parameters that recorded steps changed together end to end, where the rule allows it (`flat.py`)."""
+    def flatten(self, turned: Collection[int] = ()) -> None:
+        """Lay the parameters that recorded steps changed together end to end, where the rule allows it (`flat.py`);
+        those with arrays of these ids transposed."""
         if not self.elementwise:
             return
         cohorts: dict[Any, list[Tensor]] = {}
@@ -254,7 +261,7 @@ class Optimizer:
         placed = {id(p) for flat in self._flats for p in flat.parameters}
         for parameters in cohorts.values():
             if len(parameters) > 1 and not any(id(p) in placed for p in parameters):
-                self._flats.append(Flat(parameters, [self.state[p] for p in parameters]))
+                self._flats.append(Flat(parameters, [self.state[p] for p in parameters], turned))
 
     def _pieces(self, parameters: list[Tensor]) -> Iterator[tuple[Tensor, Tensor, dict[str, Tensor]]]:
         """(parameter, gradient, states) to be updated: one piece for all where there is one, else each for itself."""
@@ -361,7 +368,7 @@ class Optimizer:
 
 def zeros_like(p: Any) -> Any:
     """A raw array of zeros of the shape and dtype of `p`."""
-    return backend_of(p).xp.zeros(p.shape, p.dtype)
+    return backend_of(p).xp.zeros_like(p)
 
 
 def nonnegative(hyper: Mapping[str, Any], *names: str) -> None:

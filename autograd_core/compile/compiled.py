@@ -25,6 +25,7 @@ from ..recorder import RecordingError
 from ..tensor import TENSOR_TYPES, Tensor, asarray
 from ..transforms import nesting, tree_leaves, tree_map, tree_rebuild
 from .arena import Arena
+from .layout import lie_better_transposed
 from .naming import argument_names
 from .program import Called, Program
 from .signature import check_results, copied_in, describe, shared, what_changes
@@ -135,8 +136,9 @@ class Compiled:
         trained = {id(p) for o in met for group in o.param_groups for p in group["params"]}
         self._leaves |= {id(t): t for t in [*tape.leaves(), *[t for t in arguments if id(t) in trained]]}
         if met or not self._warm:
+            turned = lie_better_transposed(tape)
             for optimizer in met:
-                optimizer.flatten()
+                optimizer.flatten(turned)
             self._warm = True
             return _detached(result)
         first = self._first.pop(signature, None)

@@ -2,11 +2,12 @@
 
     dead_code        what nobody reads is not computed
     merge_equal      what was computed already is not computed again
+    needless_copies  what nobody else holds is not copied to be held alone
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from ..recorder import Step, Value
@@ -64,3 +65,40 @@ def merge_equal(
             seen[key] = step.outputs
         left.append(step)
     return left, stands_for
+
+
+def needless_copies(
+    steps: Sequence[Step], root: Mapping[int, int], kept: Collection[int], written: Collection[int]
+) -> tuple[Steps, dict[int, int]]:
+    """Without copies of views that may be handed out themselves, and a map from those copies to the views.
+
+    A gradient that is a view of something (a weight's, of that of its transpose) is copied in eager execution, since
+    somebody else may hold the same memory. Here it can be seen that nobody does: the memory is all the view's, the
+    program made it, hands out no other part of it (`kept`) and changes nothing in it (`written`).
+
+    Args:
+        root: value → the first value that lies in the same memory.
+    """
+    makers = {n: step for step in steps for n in step.outputs}
+    held = {root[n] for n in kept}
+    stands_for: dict[int, int] = {}
+    left = []
+    for step in steps:
+        if step.record is not None and step.record.name == "positive" and step.outputs[0] in kept:
+            view = step.inputs[0].number
+            memory = _turned(view, makers)
+            own = memory in makers and root[memory] == memory and memory not in held
+            if own and not {memory, view, step.outputs[0]} & set(written):
+                stands_for[step.outputs[0]] = view
+                held.add(memory)
+                continue
+        inputs = tuple(Value(stands_for.get(v.number, v.number)) if isinstance(v, Value) else v for v in step.inputs)
+        left.append(step._replace(inputs=inputs))
+    return left, stands_for
+
+
+def _turned(number: int, makers: Mapping[int, Step]) -> int:
+    """The value of which this one is the same elements, in another shape or order of axes."""
+    while number in makers and makers[number].view and makers[number].record.name in ("transpose", "reshape"):  # type: ignore[union-attr]
+        number = makers[number].inputs[0].number
+    return number

@@ -23,7 +23,7 @@ from .blocking import Instruction
 from .expansion import expand
 from .fusion import fuse
 from .listing import flops, listing
-from .passes import dead_code, is_effect, merge_equal, reads
+from .passes import dead_code, is_effect, merge_equal, needless_copies, reads
 from .places import Builder
 from .pools import relu_after_pool
 from .recompute import recompute
@@ -128,8 +128,8 @@ class Program:
             place[...] = arguments[i].grad.array  # type: ignore[union-attr]  the signature says that it has one
         for call in self.tape.host_calls:
             call()
-        for i, (generator, n) in enumerate(zip(self.tape.generators, self.tape.reserved, strict=True)):
-            self.streams[i] = (generator.stream.key, generator.stream.reserve(n))
+        for i, generator in enumerate(self.tape.generators):
+            self.streams[i] = (generator.stream.key, generator.stream.reserve(self.tape.reserved[i]))
         for leaf, _ in self.grad_results:
             leaf.grad = None  # what the call before left need not be there beside what this one makes
         with np.errstate(all="ignore"):
@@ -209,11 +209,14 @@ def _passed(tape: Tape, steps: Sequence[Step], backend: Backend) -> tuple[list[S
     written = {root[s.inputs[0].number] for s in steps if is_effect(s)}
     changing = {n for n, m in root.items() if m in written}
     kept = {o.number for o in tape.outputs if isinstance(o, Value)} | {n for _, n in tape.grads if n is not None}
+    steps, copied = needless_copies(steps, root, kept, changing)
+    kept = {copied.get(n, n) for n in kept} | {root[view] for view in copied.values()}
     steps, simpler = simplify(steps, tape.specs, kept, changing)
     steps, equal = merge_equal(steps, changing, kept)
     steps = relu_after_pool(steps, kept | changing, changing, tape.like)
     steps = _folded(tape, steps, kept | changing, backend)
-    return steps, {n: equal.get(m, m) for n, m in (equal | simpler).items()}
+    merged = {n: equal.get(m, m) for n, m in (equal | simpler).items()}
+    return steps, merged | {n: merged.get(m, m) for n, m in copied.items()}
 
 
 def _folded(tape: Tape, steps: Sequence[Step], kept: set[int], backend: Backend) -> list[Step]:

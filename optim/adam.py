@@ -73,6 +73,8 @@ class Adam(Optimizer):
             found["sign"] = -1.0
         if hyper["weight_decay"]:
             found["decay"] = hyper["weight_decay"]
+        if hyper["amsgrad"]:
+            found["amsgrad"] = 1.0  # no number, but its name says which form of the rule is meant
         return found
 
     @staticmethod
@@ -87,8 +89,8 @@ class Adam(Optimizer):
         v = ops.add(
             ops.multiply(state["exp_avg_sq"], scalars["keep2"]), ops.multiply(ops.multiply(g, g), scalars["take2"])
         )
-        new = {"exp_avg": m, "exp_avg_sq": v}
-        if "max_exp_avg_sq" in state:
+        new = {**state, "exp_avg": m, "exp_avg_sq": v}
+        if "amsgrad" in scalars:
             new["max_exp_avg_sq"] = v = ops.maximum(state["max_exp_avg_sq"], v)
         direction = ops.divide(m, ops.add(ops.sqrt(v), scalars["floor"]))
         return ops.subtract(p, ops.multiply(direction, scalars["rate"])), new

@@ -72,6 +72,8 @@ class RMSprop(Optimizer):
             found["decay"] = hyper["weight_decay"]
         if hyper["momentum"]:
             found["momentum"] = hyper["momentum"]
+        if hyper["centered"]:
+            found["centered"] = 1.0  # no number, but its name says which form of the rule is meant
         return found
 
     @staticmethod
@@ -81,12 +83,12 @@ class RMSprop(Optimizer):
         if "decay" in scalars:
             g = ops.add(g, ops.multiply(p, scalars["decay"]))
         size = _running_mean(ops, state["square_avg"], ops.multiply(g, g), scalars)
-        new = {"square_avg": size}
-        if "grad_avg" in state:
+        new = {**state, "square_avg": size}
+        if "centered" in scalars:
             new["grad_avg"] = mean = _running_mean(ops, state["grad_avg"], g, scalars)
             size = ops.subtract(size, ops.multiply(mean, mean))
         direction = ops.divide(g, ops.add(ops.sqrt(size), scalars["eps"]))
-        if "momentum_buffer" in state:
+        if "momentum" in scalars:
             new["momentum_buffer"] = direction = ops.add(
                 ops.multiply(state["momentum_buffer"], scalars["momentum"]), direction
             )

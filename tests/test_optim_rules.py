@@ -64,6 +64,56 @@ def test_ten_steps_are_those_of_torch(name, options):
             np.testing.assert_allclose(one, two.detach().numpy(), rtol=tolerance, atol=tolerance)
 
 
+SWITCHES = [
+    ("Adam", "amsgrad", True, False),
+    ("RMSprop", "centered", True, False),
+    ("RMSprop", "momentum", 0.9, 0.0),
+    ("SGD", "momentum", 0.9, 0.0),
+    ("AdamW", "maximize", True, False),
+]
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize(("name", "option", "on", "off"), SWITCHES)
+def test_an_option_that_is_switched_off_and_on_again_is_that_of_torch(name, option, on, off):
+    torch = pytest.importorskip("torch")
+    values, params, opt = setup(name, {"lr": 0.1, option: on})
+    theirs = [torch.nn.Parameter(torch.tensor(v)) for v in values]
+    other = getattr(torch.optim, name)(theirs, lr=0.1, **{option: on})
+    for i, step in enumerate(gradients()):
+        opt.param_groups[0][option] = other.param_groups[0][option] = off if 3 <= i < 6 else on
+        run(params, opt, [step])
+        for p, g in zip(theirs, step, strict=True):
+            p.grad = torch.tensor(g)
+        other.step()
+        for one, two in zip(params, theirs, strict=True):
+            np.testing.assert_allclose(one.numpy(), two.detach().numpy(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(("name", "option", "on", "off"), SWITCHES)
+def test_an_option_that_is_switched_on_late_is_so_in_a_program_too(name, option, on, off):
+    results = []
+    for compiles in (False, True):
+        _, params, opt = setup(name, {"lr": 0.1, option: off})
+
+        def step(x, params=params, opt=opt):
+            opt.zero_grad()
+            rg.sum(rg.stack([rg.sum((p * x) ** 2) for p in params])).backward()
+            opt.step()
+
+        call = rg.compile(step) if compiles else step
+        for i in range(12):
+            opt.param_groups[0][option] = on if 5 <= i < 9 else off
+            call(rg.tensor(3.0 if i < 6 else 0.1, dtype="float64"))
+        results.append([p.numpy() for p in params])
+    _, plain, opt = setup(name, {"lr": 0.1, option: off})
+    for i in range(12):
+        step(rg.tensor(3.0 if i < 6 else 0.1, dtype="float64"), plain, opt)
+    for one, two in zip(*results, strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-10)
+    assert not any(np.allclose(one, p.numpy(), rtol=1e-6) for one, p in zip(results[0], plain, strict=True) if p.size)
+
+
 @pytest.mark.parametrize(("name", "options"), RULES)
 def test_the_program_the_rule_as_written_and_the_recorded_step_agree(name, options):
     _, params, opt = setup(name, options)

@@ -11,6 +11,7 @@ import numpy as np
 
 from ..autograd_core.text_files import read_text
 from .draws import split_order
+from .json_lines import ENDING, json_columns
 
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 POLARITY_TEST = 1066  # a tenth of the 10,662 sentences
@@ -43,16 +44,18 @@ class Splits(NamedTuple):
 def read_columns(
     path: str | os.PathLike[str], columns: Sequence[str], delimiter: str | None = None, *, filled: bool = False
 ) -> dict[str, list[str]]:
-    """Named columns of a CSV or TSV file whose first row holds the names: name → one text per row.
+    """Named columns of a table: name → one text per row.
 
     Args:
-        path: a UTF-8 file; quotes as spreadsheets write them, so a text may hold delimiters and line ends.
+        path: a UTF-8 file. CSV or TSV: the first row holds the names; quotes as spreadsheets write them, so a text may
+            hold delimiters and line ends. `.jsonl`: an object per line, of which a field is a column; whole numbers,
+            true and false become texts.
         columns: the names wanted. delimiter: by default by the file's ending, a row of `DELIMITERS`.
         filled: refuse rows that have nothing in one of the columns.
     Raises:
         OSError: there is no such file, or it cannot be read.
         ValueError: no such column (lists those that there are), no rows, a row of another length, an empty cell where
-            there must be none, a file that is no table; says where.
+            there must be none, a field with another kind of value than before, a file that is no table; says where.
 
     Example:
         >>> import pathlib, tempfile
@@ -63,16 +66,27 @@ def read_columns(
         ...     read_columns(path, ["text", "mood"])
         {'text': ['good, not great', 'dull'], 'mood': ['+', '-']}
     """
+    name, ending = os.fspath(path), Path(path).suffix.lower()
+    if delimiter is None and ending not in (*DELIMITERS, ENDING):
+        raise ValueError(
+            f"{name}: expected a table whose name ends in {', '.join((*DELIMITERS, ENDING))}; in a program delimiter=… "
+            "reads more"
+        )
+    text = read_text(path)
+    if delimiter is None and ending == ENDING:
+        found = json_columns(text, columns, name)
+    else:
+        found = _delimited_columns(text, columns, name, delimiter or DELIMITERS[ending])
+    if filled:
+        _check_filled(found, name)
+    return found
+
+
+def _delimited_columns(text: str, columns: Sequence[str], name: str, delimiter: str) -> dict[str, list[str]]:
     import csv
     import io
 
-    name, ending = os.fspath(path), Path(path).suffix.lower()
-    if delimiter is None and ending not in DELIMITERS:
-        raise ValueError(
-            f"{name}: expected a table whose name ends in {', '.join(DELIMITERS)}; in a program delimiter=… reads more"
-        )
-    text = read_text(path)
-    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter or DELIMITERS[ending], strict=True)
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     found: dict[str, list[str]] = {column: [] for column in columns}
     limit = csv.field_size_limit(max(len(text), 1))  # a text may be as long as the file
     try:
@@ -96,8 +110,6 @@ def read_columns(
         csv.field_size_limit(limit)
     if not all(found.values()):
         raise ValueError(f"{name} has a header and no rows")
-    if filled:
-        _check_filled(found, name)
     return found
 
 
@@ -125,7 +137,7 @@ def read_labelled_texts(
     names: Sequence[str] | None = None,
     delimiter: str | None = None,
 ) -> LabelledTexts:
-    """Texts and their classes from two columns of a CSV or TSV file.
+    """Texts and their classes from two columns of a table.
 
     Args:
         path, delimiter: as for `read_columns`. text, label: the columns.

@@ -157,6 +157,27 @@ def test_whole_numbers_as_labels_and_a_second_round(
     assert BertForSequenceClassification.from_pretrained(encoder.parent / "second").config.id2label == {0: "9", 1: "10"}
 
 
+def test_the_kind_of_the_table_changes_nothing(encoder: Path, table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    objects = table.with_suffix(".jsonl")
+    objects.write_text(
+        "".join(json.dumps({"kind": k, "question": q, "id": n}) + "\n" for n, (q, k) in enumerate(rows(48, 0)))
+    )
+    models = []
+    for data in (table, objects):
+        assert finetune(capsys, encoder, data, test=objects, out=encoder.parent / data.suffix)[0] == 0
+        models.append((encoder.parent / data.suffix / "model.safetensors").read_bytes())
+    assert models[0] == models[1]
+    found = []
+    for ending in ("csv", "TSV", "jsonl"):
+        out = encoder.parent / f"found.{ending}"
+        code, _, err = run(capsys, "predict", model=encoder.parent / ".csv", data=objects, text="question", out=out)
+        assert code == 0, err
+        found.append(read_columns(out, ["question", "label"]))
+    assert found[0] == found[1] == found[2]
+    assert len(found[0]["label"]) == 48
+    assert 1 / 3 <= json.loads(out.read_text().splitlines()[0])["probability"] <= 1
+
+
 def test_equal_seeds_give_equal_bits(encoder: Path, table: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = []
     for number, seed in enumerate((5, 5, 6)):
@@ -317,6 +338,7 @@ def test_what_predict_refuses(encoder: Path, table: Path, capsys: pytest.Capture
         ({"model": encoder}, "lacks 2 weights: 'classifier.weight', 'classifier.bias'"),
         ({"model": gpt}, "holds a model of type 'gpt2'"),
         ({"out": encoder.parent / "no" / "found.csv"}, f"there is no folder {encoder.parent / 'no'}"),
+        ({"out": "found.jsonl", "text": "label"}, "an object has one field 'label'"),
         ({"out": encoder}, f"--out {encoder} is a folder; name a file"),
         ({"max_length": 0}, "max_length must be from 1 to the 12"),
     ):

@@ -61,6 +61,56 @@ def test_files_that_are_no_table(tmp_path: Path, content: str | bytes, expected:
     assert "\n" not in str(caught.value)
 
 
+def test_an_object_per_line(tmp_path: Path) -> None:
+    lines = [
+        '\ufeff{"text": "a, \\"b\\"\\nc", "label": 10, "more": null}\r',
+        "",
+        ' {"label": 9, "text": "\\u6771京\u2028!"} ',  # a line end to some, not here
+    ]
+    path = written(tmp_path, "\n".join(lines), "table.JSONL")
+    assert read_columns(path, ["label", "text"]) == {"label": ["10", "9"], "text": ['a, "b"\nc', "東京\u2028!"]}
+    _, labels, names = read_labelled_texts(path)
+    assert (labels.tolist(), names) == ([1, 0], ("9", "10"))
+    path = written(tmp_path, '{"text": "a", "label": true}\n{"text": "b", "label": false}\n', "table.jsonl")
+    assert read_labelled_texts(path).names == ("false", "true")
+    with pytest.raises(ValueError, match="row 2 has nothing in the column 'text'"):
+        read_labelled_texts(written(tmp_path, '{"text": "a", "label": 1}\n{"text": " ", "label": 1}', "table.jsonl"))
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('{"text": "a", "label": ', "line 3 is no JSON: "),
+        ("[" * 100_000, "line 3 is no JSON: "),
+        ('["a", "1"]', 'line 3: expected an object, {…}, with a field for each column, got ["a", "1"]'),
+        ('{"review": "a", "label": "1"}', "line 3 has no field 'text'. Its fields are 'review', 'label'"),
+        ('{"text": "a", "label": 1}', "has a whole number in the field 'label', the lines before it a text"),
+        ('{"text": "a", "label": true}', "line 3 has true or false in the field 'label', the lines before it a text"),
+        (
+            '{"text": "a", "label": null}',
+            "expected a text, a whole number, true or false in the field 'label', got null",
+        ),
+        ('{"text": ["a"], "label": "1"}', """in the field 'text', got ["a"]"""),
+        ('{"text": "a", "label": 0.5}', "in the field 'label', got 0.5"),
+        ('{"text": "\\ud83d", "label": "1"}', "line 3 has half a character (a surrogate alone) in the field 'text'"),
+        (b'{"text": "\xe9", "label": "1"}', "expected UTF-8 text, but line 3 has the byte 0xe9"),
+    ],
+)
+def test_lines_that_are_no_row(tmp_path: Path, line: str | bytes, expected: str) -> None:
+    content = line.encode() if isinstance(line, str) else line
+    path = written(tmp_path, b'{"text": "good", "label": "1"}\n\n' + content + b"\n", "table.jsonl")
+    with pytest.raises(ValueError, match="line 3") as caught:
+        read_columns(path, ["text", "label"])
+    assert str(path) in str(caught.value)
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_objects_at_all(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="has no rows: expected one object per line, with the fields text, label"):
+        read_columns(written(tmp_path, "\n\n", "table.jsonl"), ["text", "label"])
+
+
 def test_a_text_may_be_longer_than_what_the_csv_module_takes_by_itself(tmp_path: Path) -> None:
     limit, text = csv.field_size_limit(), "word " * 40_000
     assert len(text) > limit
@@ -70,7 +120,7 @@ def test_a_text_may_be_longer_than_what_the_csv_module_takes_by_itself(tmp_path:
 
 def test_a_file_without_a_known_ending_or_none_at_all(tmp_path: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"expected a table whose name ends in \.csv, \.tsv, \.tab; in a program delimiter="
+        ValueError, match=r"expected a table whose name ends in \.csv, \.tsv, \.tab, \.jsonl; in a program delimiter="
     ):
         read_columns(written(tmp_path, "a\n1\n", "table.txt"), ["a"])
     with pytest.raises(FileNotFoundError):

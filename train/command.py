@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable
 
 INTERRUPTED = 130
+TABLE = "the table, UTF-8: .csv or .tsv, first row with the names; or .jsonl, an object per line"
 KNOWN = (OSError, ValueError, TypeError, RuntimeError, FloatingPointError, ImportError, IndexError)
 
 

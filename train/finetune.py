@@ -29,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     add = parser.add_argument
     add("--model", metavar="DIR", required=True, help="config.json, model.safetensors and the tokenizer's files")
-    add("--data", metavar="FILE", required=True, help="the table: .csv or .tsv, UTF-8, first row with the names")
+    add("--data", metavar="FILE", required=True, help=command.TABLE)
     add("--text", metavar="COLUMN", required=True, help="the column with the texts")
     add("--label", metavar="COLUMN", required=True, help="the column with their classes, names or numbers")
     add("--test", metavar="FILE", help="another table with the same columns, only to test on at the end")

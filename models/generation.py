@@ -44,6 +44,7 @@ def generate(
     attention_mask: Any = None,
     *,
     max_new_tokens: int,
+    token_type_ids: Any = None,
     temperature: float = 0.0,
     top_k: int | None = None,
     top_p: float | None = None,
@@ -63,6 +64,8 @@ def generate(
         model: such as GPT2LMHeadModel: one with `new_cache`. Dropout is switched off meanwhile.
         input_ids: (N, T) token numbers, or (T,) for one prompt; shorter prompts padded on the left.
         attention_mask: (N, T), 1 for tokens and 0 for padding; None: there is no padding.
+        token_type_ids: not read; here so that all that a tokenizer gives may be handed on. (GPT-2's own gives none to
+            transformers, where the model would add the embeddings of words 0 and 1.)
         max_new_tokens: how many tokens to make at most; with the prompt no more than the model has places for, unless
             it may `slide`.
         temperature: 0 takes the likeliest token each time (greedy); otherwise tokens are drawn by their probability
@@ -91,6 +94,11 @@ def generate(
         >>> out = generate(model, [[2, 5, 3]], max_new_tokens=6, temperature=1.0, seed=0)
         >>> len(out.tokens[0]), out.reasons
         (6, ['length'])
+        >>> tokenizer = rg.data.CharTokenizer.from_text("to be or not: i")
+        >>> prompts = tokenizer(["to be", "not"], padding_side="left")
+        >>> out = generate(model, **prompts, max_new_tokens=6, decode=tokenizer.decode)
+        >>> [len(text) for text in out.texts]
+        [6, 6]
     """
     prompts, mask = _prompts(input_ids, attention_mask)
     stop = () if stop is None else stop

@@ -7,6 +7,7 @@ import threading
 import numpy as np
 import pytest
 import retrograd as rg
+from retrograd.data import CharTokenizer, Tokenizer
 from retrograd.models import BertConfig, BertModel, GPT2Config, GPT2LMHeadModel, add_lora, generate, merge_lora
 
 
@@ -70,6 +71,19 @@ def test_prompts_padded_on_the_left_go_on_as_they_do_alone(compile: bool) -> Non
         assert tokens == generate(model, row[ones == 1], max_new_tokens=25, compile=False).tokens[0]
     again = generate(model, rg.tensor(ids), rg.tensor(mask), max_new_tokens=25, compile=compile)
     assert again.tokens == together.tokens
+
+
+def test_all_that_a_tokenizer_gives() -> None:
+    model, tokenizer = gpt(), CharTokenizer.from_text("to be or not")
+    batch = tokenizer(["to be", "not"], padding_side="left")
+    assert batch["token_type_ids"].shape == batch["input_ids"].shape
+    expected = [generate(model, tokenizer.encode(text), max_new_tokens=9).tokens[0] for text in ("to be", "not")]
+    assert generate(model, **batch, max_new_tokens=9).tokens == expected
+    assert generate(model, **tokenizer("to be"), max_new_tokens=9).tokens == expected[:1]
+    pairs = batch | {"token_type_ids": np.ones_like(batch["token_type_ids"])}
+    assert generate(model, **pairs, max_new_tokens=9).tokens == expected
+    with pytest.raises(ValueError, match="padded on the left"):
+        generate(model, **tokenizer(["to be", "not"]), max_new_tokens=9)
 
 
 def test_a_seed_decides_and_the_default_stream_where_none_is_given() -> None:
@@ -334,3 +348,30 @@ def test_left_padding_and_penalty_as_in_transformers(tmp_path) -> None:
             eos_token_id=None,
         )[:, ids.shape[1] :].tolist()
         assert ours == own
+
+
+@pytest.mark.parity
+def test_a_tokenizer_that_tells_sentences_apart_as_in_transformers(tmp_path) -> None:
+    """A GPT-2 with the vocabulary of a BERT: its tokenizer gives token_type_ids, which are handed on with the rest."""
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    model = gpt(5, n_positions=64, initializer_range=0.25)
+    model.save_pretrained(tmp_path)
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "film", "was", "good", "##ish", "bad"]
+    (tmp_path / "vocab.txt").write_text("\n".join(vocabulary))
+    texts = ["the film was goodish", "bad film"]
+    theirs = transformers.GPT2LMHeadModel.from_pretrained(tmp_path).eval()
+    tokenizer = transformers.BertTokenizerFast(str(tmp_path / "vocab.txt"), padding_side="left")
+    batch = tokenizer(texts, padding=True, return_tensors="pt")
+    assert "token_type_ids" in batch
+    own = theirs.generate(
+        batch["input_ids"],
+        attention_mask=batch["attention_mask"],
+        max_new_tokens=20,
+        do_sample=False,
+        pad_token_id=0,
+        eos_token_id=None,
+    )[:, batch["input_ids"].shape[1] :].tolist()
+    assert generate(model, **batch, max_new_tokens=20).tokens == own
+    ours = Tokenizer.from_pretrained(tmp_path)(texts, padding_side="left")
+    assert generate(model, **ours, max_new_tokens=20).tokens == own
+    assert torch.equal(torch.tensor(ours["token_type_ids"]), batch["token_type_ids"])

@@ -3,6 +3,7 @@
     retrograd fetch tinyshakespeare --to DIR && export RETROGRAD_DATA=DIR
     python -m retrograd.examples.gpt                       # 2,000 steps, some minutes
     python -m retrograd.examples.gpt --resume              # goes on where it was interrupted, with the same bits
+    python -m retrograd.examples.gpt --resume --steps 4000 --lr 1e-3        # what is given anew holds from here on
     python -m retrograd.examples.gpt --data any_text.txt --out my_gpt
     retrograd generate --model gpt_results --prompt "ROMEO:" --temperature 0.8
 
@@ -16,12 +17,14 @@ import argparse
 import math
 import statistics
 import sys
+from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import retrograd as rg
+from retrograd.autograd_core.text_files import read_json, write_json
 from retrograd.data import CharTokenizer, DataLoader, TokenWindows, read_text, tiny_shakespeare
 from retrograd.models import GPT2Config, GPT2LMHeadModel, generate
 from retrograd.nn import functional as F
@@ -33,6 +36,8 @@ WARM_UP = 100  # steps in which the rate rises; then it falls to a tenth
 BETAS, WEIGHT_DECAY, CLIP = (0.9, 0.99), 0.1, 1.0
 LOG_EVERY = 25  # steps
 SAMPLE, FINAL_SAMPLE, TEMPERATURE = 200, 500, 0.8
+OPTIONS = "options.json"  # among the checkpoints: those of the run
+FIXED = ("seed", "batch", "context", "layers", "heads", "width")  # what a run that goes on cannot change
 
 
 # -- the text ---------------------------------------------------------------------------------------------------------
@@ -111,11 +116,22 @@ def new_trainer(model: GPT2LMHeadModel, options: argparse.Namespace, callbacks: 
         next_letter_loss,
         schedule=schedule,
         clip_grad_norm=CLIP,
-        callbacks=callbacks,
+        callbacks=[*callbacks, Rate(schedule, options.lr)],
         log=options.out / "log.csv",
         log_every=LOG_EVERY,
         checkpoints=Checkpoints(checkpoint_folder(options), every=options.validate_every),
     )
+
+
+class Rate(Callback):
+    """The rate of this command line, also where a run goes on: its checkpoint brings the one that it was saved with."""
+
+    def __init__(self, schedule: rg.optim.lr_scheduler.LRScheduler, lr: float) -> None:
+        self.schedule, self.lr = schedule, lr
+
+    def on_fit_start(self, trainer: Trainer) -> None:
+        state = self.schedule.state_dict()
+        self.schedule.load_state_dict({**state, "base_lrs": [self.lr] * len(state["base_lrs"])})
 
 
 def checkpoint_folder(options: argparse.Namespace) -> Path:
@@ -156,8 +172,12 @@ def tokens_per_second(history: History, tokens: int) -> float:
 def loss_table(history: History) -> str:
     """The losses at every validation, in Markdown."""
     lines = ["| step | training loss | validation loss |", "|---:|---:|---:|"]
-    rows = [row for row in history if row["val_loss"] is not None]
-    return "\n".join([*lines, *(f"| {r['step']:,} | {r['loss']:.4f} | {r['val_loss']:.4f} |" for r in rows)])
+    loss = math.nan
+    for row in history:
+        loss = loss if row["loss"] is None else row["loss"]  # none where the row before is of the same step
+        if row["val_loss"] is not None:
+            lines.append(f"| {row['step']:,} | {loss:.4f} | {row['val_loss']:.4f} |")
+    return "\n".join(lines)
 
 
 def draw(history: History, path: Path) -> None:
@@ -203,6 +223,8 @@ def run(options: argparse.Namespace) -> None:
     )
 
     trainer = new_trainer(model, options, [Samples(text.tokenizer, letters)])
+    checkpoint_folder(options).mkdir(parents=True, exist_ok=True)
+    write_json(checkpoint_folder(options) / OPTIONS, kept(options))
     try:
         history = trainer.fit(
             text.train,
@@ -233,8 +255,33 @@ def what_is_kept(options: argparse.Namespace) -> str:
         return "nothing was saved yet"
 
 
-def parse(argv: list[str] | None) -> argparse.Namespace:
-    """The command line."""
+def kept(options: argparse.Namespace) -> dict[str, Any]:
+    """The options of a run, for the next --resume."""
+    numbers = {name: getattr(options, name) for name in (*FIXED, "steps", "validate_every", "lr", "dropout")}
+    return {**numbers, "data": options.data and str(options.data.resolve())}
+
+
+def resumed(options: argparse.Namespace, argv: list[str] | None) -> argparse.Namespace:
+    """With --resume: the options that the run had, and in their place those that the command line gives anew."""
+    path = checkpoint_folder(options) / OPTIONS
+    if not options.resume or not path.is_file():
+        return options
+    before = read_json(path)
+    options = parse(argv, before)
+    changes = {
+        name: f"--{name.replace('_', '-')} {value} (before: {before[name]})"
+        for name, value in kept(options).items()
+        if value != before[name]
+    }
+    if refused := [change for name, change in changes.items() if name in FIXED]:
+        raise ValueError(f"--resume cannot change {', '.join(refused)}: leave it out, or begin anew with another --out")
+    if changes:
+        print(f"goes on with {', '.join(changes.values())}")
+    return options
+
+
+def parse(argv: list[str] | None, defaults: Mapping[str, Any] | None = None) -> argparse.Namespace:
+    """The command line; `defaults` for what it does not say."""
 
     def positive(text: str) -> int:
         if not text.isdecimal() or int(text) < 1:
@@ -245,7 +292,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--data", metavar="FILE", type=Path, help="the text to learn, UTF-8 (default: tiny Shakespeare)")
     add("--out", metavar="DIR", type=Path, default=Path("gpt_results"), help="for model, checkpoints and log")
-    add("--resume", action="store_true", help="go on with the run in --out, given the same options")
+    add("--resume", action="store_true", help="go on with the run in --out: with its options, but those given anew")
     add("--seed", type=int, default=0, help="of weights, order of the windows, and dropout (default: 0)")
     for name, default, text in (
         ("steps", 2000, "batches to learn from"),
@@ -260,12 +307,13 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     add("--lr", type=float, default=3e-3, help="the highest learning rate (default: 3e-3)")
     add("--dropout", type=float, default=0.0, help="the share that is dropped (default: 0)")
     command.add_debug(parser)
+    parser.set_defaults(**(defaults or {}))
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     """0 if all went well; 1 with one line of error, 130 after Ctrl-C."""
-    return command.run(NAME, run, parse(argv))
+    return command.run(NAME, lambda options: run(resumed(options, argv)), parse(argv))
 
 
 if __name__ == "__main__":

@@ -139,7 +139,7 @@ def test_an_interrupted_run_resumes_with_the_same_bits(
     assert not (tmp_path / "model.safetensors").exists()
     assert run(text, tmp_path) == 1
     assert "holds an earlier run: --resume" in capsys.readouterr().err
-    assert run(text, tmp_path, "--resume") == 0
+    assert example.main(["--out", str(tmp_path), "--resume"]) == 0  # the run's own options hold
     for name in ("model.safetensors", "config.json", "vocab.json"):
         assert (tmp_path / name).read_bytes() == (finished.out / name).read_bytes()
     assert logged(tmp_path) == logged(finished.out)
@@ -163,6 +163,21 @@ def test_resuming_a_finished_run_shows_it_again(
     table = finished.shown[finished.shown.index("| step |") :].partition("tokens a second")[0]
     assert table in capsys.readouterr().out
     assert (tmp_path / "model.safetensors").read_bytes() == (finished.out / "model.safetensors").read_bytes()
+
+
+def test_options_given_anew_hold_from_there_on(finished: Finished, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    shutil.copytree(finished.out, tmp_path, dirs_exist_ok=True)
+    arguments = ["--out", str(tmp_path), "--resume", "--steps=50", "--lr=0.001", "--dropout=0"]
+    assert example.main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert "goes on with --steps 50 (before: 40), --lr 0.001 (before: 0.03), --dropout 0.0 (before: 0.1)\n" in shown
+    rows = logged(tmp_path)
+    assert rows[:3] == logged(finished.out)
+    assert float(rows[-1]["lr"]) == pytest.approx(0.001)  # the end of a warm-up that takes the whole run
+    assert json.loads((tmp_path / "config.json").read_text())["resid_pdrop"] == 0
+    assert example.main(arguments[:3]) == 0  # and are kept
+    assert "goes on with --" not in capsys.readouterr().out
+    assert logged(tmp_path) == rows
 
 
 # -- what is wrong ----------------------------------------------------------------------------------------------------
@@ -224,7 +239,10 @@ def test_an_output_folder_that_cannot_be_written(failing: Any, tmp_path: Path):
 
 def test_resuming_with_another_model(failing: Any, finished: Finished, tmp_path: Path):
     shutil.copytree(finished.out, tmp_path / "out")
-    assert "does not fit this run" in failing("--resume", "--width", "16", "--steps", "41")
+    for option, value, before in (("--width", "16", 8), ("--heads", "1", 2), ("--seed", "1", 0)):
+        line = failing("--resume", option, value)
+        assert f"--resume cannot change {option} {value} (before: {before}): leave it out" in line
+    assert "does not fit this run: the state is of a loader with samples" in failing("--resume", data=__file__)
 
 
 def test_a_loss_that_is_not_finite(failing: Any):
@@ -239,7 +257,8 @@ ROWS = History(
         {"step": 25, "loss": 3.0, "val_loss": None, "seconds": 9.0},
         {"step": 50, "loss": 2.5, "val_loss": 2.6, "seconds": 10.0},
         {"step": 75, "loss": 2.25, "val_loss": None, "seconds": 11.0},
-        {"step": 1000, "loss": 2.0, "val_loss": 2.125, "seconds": 48.0},
+        {"step": 1000, "loss": 2.0, "val_loss": None, "seconds": 48.0},
+        {"step": 1000, "loss": None, "val_loss": 2.125, "seconds": 48.0},
     ]
 )
 

@@ -100,6 +100,10 @@ class Recorder:
         given = [Value(self.number(v)) if type(v) in TENSOR_TYPES else v for v in (storage, value, *indices)]
         self.steps.append(Step(None, tuple(given), {"template": template}, (), user_line()))
 
+    def brought(self, leaf: Tensor) -> Tensor:
+        """A leaf came into being, made of constants; what stands for it from here on."""
+        return leaf
+
     def reserve(self, generator: Any, key: int, counter: int, n_blocks: int) -> None:
         """A random draw reserved `n_blocks` of `generator` from `counter` on: a replay must know, others need not."""
 

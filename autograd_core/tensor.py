@@ -394,6 +394,8 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     dtype('float32')
     """
     made = asarray(data, dtype, copy=True)
+    if not isinstance(data, Tensor):
+        made = new_leaf(made)
     if requires_grad:
         made.requires_grad_()
     return made
@@ -420,6 +422,12 @@ def asarray(data: Any, dtype: Any = None, copy: bool | None = None) -> Tensor:
         backend = current_backend() if isinstance(data, np.ndarray) else backend_of(data)
         return Tensor(backend.asarray(data, dtype=dtype, copy=copy))
     return Tensor(current_backend().asarray(host_array(data, dtype), dtype=dtype))
+
+
+def new_leaf(made: Tensor) -> Tensor:
+    """A leaf that was just made of constants, as a recording wants it."""
+    recorder = current().recorder
+    return made if recorder is None else recorder.brought(made)  # type: ignore[arg-type]
 
 
 def host_array(data: Any, dtype: Any = None) -> np.ndarray:

@@ -48,6 +48,7 @@ class Compiled:
         self._nests: dict[Any, Any] = {}  # signature → nest of the result
         self._first: dict[Any, Tape] = {}  # signature → the recording that waits to be confirmed
         self._arenas: dict[str, Arena] = {}  # by backend
+        self._brought: set[Any] = set()  # signatures whose first call kept tensors that it had made
         self._warm = self._confirmed = False
         self._modules: dict[int, Any] = {}
         self._leaves: dict[int, Tensor] = {}
@@ -130,8 +131,14 @@ class Compiled:
             undo.append(tape.undo)
             tape.undo = None  # copies of all that changed: the program, which keeps the tape, has no use for them
         check_results(result)
+        result = _detached(result)
         self._modules |= tape.modules
         met = [optimizer for key, optimizer in tape.optimizers.items() if key not in self._optimizers]
+        if met and len(self._optimizers) >= MAX_PROGRAMS:
+            raise RecordingError(
+                f"a compiled function met more than {MAX_PROGRAMS} optimizers, another {type(met[0]).__name__} in call "
+                "after call. Make the optimizer once, outside of the function."
+            )
         self._optimizers |= tape.optimizers
         trained = {id(p) for o in met for group in o.param_groups for p in group["params"]}
         self._leaves |= {id(t): t for t in [*tape.leaves(), *[t for t in arguments if id(t) in trained]]}
@@ -140,7 +147,10 @@ class Compiled:
             for optimizer in met:
                 optimizer.flatten(turned)
             self._warm = True
-            return _detached(result)
+            return result
+        if self._confirmed and signature not in self._brought and tape.keeps_new_leaves():
+            self._brought.add(signature)  # state of its own (a cache, an average) came into being: a first call again
+            return result
         first = self._first.pop(signature, None)
         if first is not None:
             compare(first, tape)
@@ -148,7 +158,7 @@ class Compiled:
             self._first.clear()
         elif not self._confirmed:
             self._first[signature] = tape
-            return _detached(result)
+            return result
         backend = next((t.backend for t in [*arguments, *tape.storages.values()]), None)
         if backend is None:
             raise RecordingError("a compiled function met no tensor: there is nothing to compile")
@@ -159,7 +169,7 @@ class Compiled:
         program.called = Called(self.function, names, nest, self._lock, self._leaves)
         program.take_gradients()
         backend.empty_cache()  # the eager calls' memory goes back: the program has its own
-        return _detached(result)
+        return result
 
     def _verified(self, program: Program, arguments: list[Tensor], args: Any, kwargs: Any) -> Any:
         """Replay, undo, run eagerly, and compare results, storages and gradients."""

@@ -59,6 +59,7 @@ class Tape(Recorder):
         self.grads: list[tuple[Tensor, int | None]] = []
         self.fixed: set[int] = set()  # storages that a call makes anew, always with the same values
         self.constants: dict[Any, int] = {}  # values → the number of the storage that passes made for them
+        self._brought: list[weakref.ref] = []  # the arrays of leaves that the call made
         self._slots = slots
 
     def entered_array(self, number: int, array: Any, captured: Tensor | None) -> None:
@@ -98,6 +99,16 @@ class Tape(Recorder):
         if self.undo is not None:
             self.undo.keep(storage)
         super().assign(storage, value, template, indices)
+
+    def brought(self, leaf: Tensor) -> Tensor:
+        """A copy of the constants, which each run makes anew: what is written into it the next does not find there."""
+        copied = leaf.clone()
+        self._brought.append(weakref.ref(copied.array))
+        return copied
+
+    def keeps_new_leaves(self) -> bool:
+        """Whether leaves that the call made are still there: state for later calls, or returned."""
+        return any(array() is not None for array in self._brought)
 
     def reserve(self, generator: Any, key: int, counter: int, n_blocks: int) -> None:
         if generator not in self.generators:
@@ -299,10 +310,17 @@ def _difference(first: Tape, second: Tape, a: Step, b: Step) -> str | None:
 
 def _compare_storages(first: Tape, second: Tape) -> None:
     """A tensor made anew in each call is a constant if it holds the same values, else frozen state."""
+    written = {step.inputs[0].number for step in second.steps if step.record is None}
     for number, tensor in second.storages.items():
         before = first.storages.get(number)
         if before is None or before.array is tensor.array:
             continue
+        if number in written and before is not tensor:
+            raise RecordingError(
+                f"the compiled function changes a {tensor.dtype} tensor of shape {tensor.shape} in place that each "
+                "call makes anew from an array: a replay would go on with the values of the call before. Make it with "
+                "rg.tensor(array), which copies, or with rg.zeros."
+            )
         one, other = (t.backend.to_numpy(t.array) for t in (before, tensor))
         second.fixed.add(number)
         if one.dtype != other.dtype or one.tobytes() != other.tobytes():

@@ -11,7 +11,7 @@ from ...backends import Backend, get_backend
 from ..context import current_backend
 from ..define import public
 from ..promotion import DEFAULT_FLOAT, DEFAULT_INT
-from ..tensor import Tensor, asarray
+from ..tensor import Tensor, asarray, new_leaf
 
 if TYPE_CHECKING:
     from numpy.typing import DTypeLike
@@ -24,7 +24,7 @@ def _made(
     if dtype.kind in "OSUMm":
         raise TypeError(f"a tensor holds numbers, and {dtype} is no dtype of numbers")
     place = current_backend() if backend is None else get_backend(backend) if isinstance(backend, str) else backend
-    out = Tensor(getattr(place.xp, name)(*arguments, dtype=dtype if dtype.isnative else dtype.type))
+    out = new_leaf(Tensor(getattr(place.xp, name)(*arguments, dtype=dtype if dtype.isnative else dtype.type)))
     return out.requires_grad_() if requires_grad else out
 
 

@@ -15,7 +15,7 @@ from .indexing import take_along_axis
 @method
 def clone(x: Tensor) -> Tensor:
     """A copy, through which gradients flow."""
-    return FUNCTIONS["positive"](x)
+    return copy(x)
 
 
 @public
@@ -30,6 +30,8 @@ def copy(x: TensorLike) -> Tensor:
     >>> x
     tensor([1., 2.])
     """
+    if getattr(x, "dtype", None) == np.bool_:  # NumPy has no +True
+        return FUNCTIONS["astype"](x, dtype=np.bool_)
     return FUNCTIONS["positive"](x)
 
 

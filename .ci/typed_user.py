@@ -10,6 +10,7 @@ from typing import Any, assert_type
 import numpy as np
 import retrograd as rg
 from retrograd import Tensor, nn, optim
+from retrograd.models import GPT2Config, GPT2LMHeadModel, generate
 from retrograd.nn import functional as F
 
 
@@ -95,6 +96,14 @@ def training() -> None:
     assert_type(rg.optim.SGD, type[optim.SGD])
 
 
+def texts() -> None:
+    """What a tokenizer gives is what `generate` takes."""
+    tokenizer = rg.data.CharTokenizer.from_text("to be or not")
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=7, n_positions=8, n_embd=4, n_layer=1, n_head=1))
+    assert_type(tokenizer("to be")["input_ids"], np.ndarray)
+    assert_type(generate(model, **tokenizer("to be"), max_new_tokens=2).tokens, list[list[int]])
+
+
 def mistakes() -> None:
     """Calls that a type checker must refuse."""
     x = rg.tensor([1.0])
@@ -108,5 +117,5 @@ def mistakes() -> None:
 
 
 if __name__ == "__main__":
-    for part in (tensors, operators, operations, gradients, training):
+    for part in (tensors, operators, operations, gradients, training, texts):
         part()

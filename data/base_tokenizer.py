@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
@@ -21,6 +21,14 @@ class Row(NamedTuple):
 
     ids: list[int]
     types: list[int]
+
+
+class Tokens(TypedDict):
+    """What a call of a tokenizer gives, a plain dict: (B, T) int64 arrays under the names that models take them by."""
+
+    input_ids: np.ndarray
+    attention_mask: np.ndarray
+    token_type_ids: np.ndarray
 
 
 class BaseTokenizer:
@@ -74,7 +82,7 @@ class BaseTokenizer:
         pad_to_multiple_of: int = 1,
         padding_side: Side = "right",
         add_special_tokens: bool = True,
-    ) -> dict[str, np.ndarray]:
+    ) -> Tokens:
         """Texts as one batch of numbers, the shorter ones padded to the longest.
 
         Args:
@@ -123,19 +131,17 @@ class BaseTokenizer:
                 )
         return rows
 
-    def pad(
-        self, rows: Sequence[Row], *, pad_to_multiple_of: int = 1, padding_side: Side = "right"
-    ) -> dict[str, np.ndarray]:
+    def pad(self, rows: Sequence[Row], *, pad_to_multiple_of: int = 1, padding_side: Side = "right") -> Tokens:
         """Rows as the batch that a call gives."""
         filling = next((i for i in (self.pad_token_id, self.eos_token_id) if i is not None), 0)
-        columns = {
-            "input_ids": ([row.ids for row in rows], filling),
-            "attention_mask": ([[1] * len(row.ids) for row in rows], 0),
-            "token_type_ids": ([row.types for row in rows], 0),
-        }
+
+        def padded(values: list[list[int]], value: int = 0) -> np.ndarray:
+            return pad(values, value, multiple_of=pad_to_multiple_of, side=padding_side)
+
         return {
-            name: pad(values, value, multiple_of=pad_to_multiple_of, side=padding_side)
-            for name, (values, value) in columns.items()
+            "input_ids": padded([row.ids for row in rows], filling),
+            "attention_mask": padded([[1] * len(row.ids) for row in rows]),
+            "token_type_ids": padded([row.types for row in rows]),
         }
 
     def _limit(self, max_length: int | None, truncation: bool) -> int | None:

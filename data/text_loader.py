@@ -19,7 +19,6 @@ from .draws import batch_order
 from .loader import DataLoader, _at_least
 
 WINDOW = 50
-FIELDS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 class TextDataset:
@@ -58,12 +57,12 @@ class TextDataset:
         return (self.rows[index],) if self.labels is None else (self.rows[index], self.labels[index])
 
     def gather(self, indices: np.ndarray, pad_to_multiple_of: int = 8) -> tuple[np.ndarray, ...]:
-        """The batch of the samples at those indices: `FIELDS`, (B, T) int64 each, and the labels if there are any."""
+        """The batch of the samples at those indices: tokens, mask, types, (B, T) int64 each, and labels if any."""
         longest = int(self.lengths[indices].max())
         width = -(-longest // pad_to_multiple_of) * pad_to_multiple_of
         width = width if self.limit is None else min(width, self.limit)  # padding has places in the model too
         batch = self.tokenizer.pad([self.rows[i] for i in indices.tolist()], pad_to_multiple_of=width)
-        columns = tuple(batch[name] for name in FIELDS)
+        columns = (batch["input_ids"], batch["attention_mask"], batch["token_type_ids"])
         return columns if self.labels is None else (*columns, self.labels.take(indices, axis=0))
 
     def __repr__(self) -> str:

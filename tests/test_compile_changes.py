@@ -447,14 +447,15 @@ def test_gradients_of_parameters_that_a_call_does_not_use_are_taken_away_too():
         assert model[1 - i % 2].weight.grad is None
 
 
-def test_an_optimizer_whose_state_is_cleared():
+@pytest.mark.parametrize("call", [2, 6])  # between the two recordings, and later
+def test_an_optimizer_whose_state_is_cleared(call):
     results = []
     for compiles in (False, True):
         _, optimizer, step = training(lambda p: rg.optim.Adam(p, lr=0.05))
         run = rg.compile(step) if compiles else step
         losses = []
         for i, (x, y) in enumerate(batches(12)):
-            if i == 6:
+            if i == call:
                 optimizer.state.clear()
             losses.append(run(x, y).item())
         results.append(losses)

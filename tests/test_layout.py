@@ -163,3 +163,75 @@ def test_a_view_whose_memory_is_handed_out_is_copied():
         result = step(X)
     assert not w.backend.shares_memory(w.grad.array, result.array)
     np.testing.assert_array_equal(result.numpy(), w.grad.numpy().T)
+
+
+def test_weights_that_another_function_turns_between_two_recordings():
+    def pair():
+        rg.manual_seed(0)
+        critic, maker = rg.nn.Linear(36, 48), rg.nn.Linear(36, 36)
+        rules = rg.optim.SGD(critic.parameters(), lr=0.01), rg.optim.SGD(maker.parameters(), lr=0.01)
+
+        def make(x):
+            rules[1].zero_grad()
+            loss = rg.mean(critic(maker(x)) ** 2)
+            loss.backward()  # into the critic's gradients too
+            rules[1].step()
+            return loss
+
+        def judge(x):
+            rules[0].zero_grad()
+            loss = rg.mean(critic(x) ** 2) - rg.mean(critic(maker(x).detach()))
+            loss.backward()
+            rules[0].step()
+            return loss
+
+        return make, judge, critic.weight
+
+    make, judge, weight = pair()
+    plainly_make, plainly_judge, _ = pair()
+    compiled, judged = rg.compile(make), rg.compile(judge)
+    for which in (0, 0, 1, 0, 0, 1, 0, 1, 1, 0):
+        found = (judged if which else compiled)(X)
+        expected = (plainly_judge if which else plainly_make)(rg.tensor(X))
+        np.testing.assert_allclose(found.item(), expected.item(), rtol=1e-4)
+    assert turned(weight)
+    assert len(compiled.programs) == len(judged.programs) == 1
+
+
+def test_a_gradient_does_not_lie_in_the_buffer_that_took_what_it_is_a_view_of(monkeypatch):
+    monkeypatch.setenv("RETROGRAD_KERNELS", "reference")  # where each step is a call of its own, not part of a group
+    w, buffer = weight(36, 40), rg.zeros((40, 36))
+
+    def look(gradient):
+        buffer.copy_(gradient)
+
+    def step(x):
+        w.grad = None
+        turned = w.T
+        turned.register_hook(look)
+        rg.sum(turned * x).backward()
+
+    compiled = rg.compile(step)
+    for _ in range(5):
+        compiled(X)
+        np.testing.assert_array_equal(buffer.numpy(), X)
+        with rg.no_grad():
+            buffer.fill_(7.0)
+        np.testing.assert_array_equal(w.grad.numpy(), X.T)
+
+
+def test_a_value_is_not_changed_with_the_buffer_that_took_it(monkeypatch):
+    monkeypatch.setenv("RETROGRAD_KERNELS", "reference")
+    buffer = rg.zeros((40, 36))
+
+    def step(x):
+        tripled = x * 3.0
+        buffer.copy_(tripled)
+        buffer.mul_(2.0)
+        return rg.sum(tripled, axis=0), tripled.T
+
+    compiled = rg.compile(step)
+    for _ in range(5):
+        total, result = compiled(X)
+        np.testing.assert_allclose(total.numpy(), 3 * X.sum(0), rtol=1e-4, atol=1e-4)
+        np.testing.assert_array_equal(result.numpy(), np.float32(3) * X.T)

@@ -153,3 +153,17 @@ def test_a_file_of_a_program_that_changes_its_arguments():
     found = names["step"](f.program.state(), f.program.inputs(cache, rg.ones(3), w))
     assert found.tolist() == f(cache, rg.ones(3), w).tolist() == [11.0] * 3
     assert w.grad.tolist() == [0 + 1 + 3 + 6 + 10 + 11.0] * 3
+
+
+@pytest.mark.parametrize("shape", [(40, 40), (3, 2000)])
+def test_constants_that_are_one_number_or_row_again_and_again(shape):
+    row = np.arange(shape[1], dtype=np.float32)
+    repeated = rg.compile(lambda x: (rg.broadcast_to(rg.tensor(row) + 1.0, shape) * x, rg.ones(shape) * x))
+    x = np.full(shape, 2, np.float32)
+    for _ in range(4):
+        results = repeated(x)
+    names = {}
+    exec(repeated.program.source(), names)
+    found = names["step"](repeated.program.state(), repeated.program.inputs(x))
+    for one, other in zip(found, results, strict=True):
+        np.testing.assert_array_equal(one, other.numpy())

@@ -165,8 +165,8 @@ class Builder:
                 continue
             storage, value = step.inputs[0].number, step.inputs[1].number
             start = made.get(value)
-            if start is None or value in found or self.root[value] != value:
-                continue
+            if start is None or value in found or self.root[value] != value or self.last_use[value] > i:
+                continue  # who reads it later would find there what is assigned next
             if self.tape.specs[value] != self.tape.specs[storage]:
                 continue
             maker = self.program.steps[start]
@@ -176,7 +176,7 @@ class Builder:
             touched = any(self.root[n] == memory for s in between for n in reads(s))
             viewed = any(self.root[n] == memory and n != storage for n in reads(maker))
             elementwise = maker.record is not None and maker.record.kind == "elementwise"
-            if elementwise and not touched and not viewed and value not in self.wanted:
+            if elementwise and not touched and not viewed:
                 found[value] = i
         return found
 

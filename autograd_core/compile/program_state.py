@@ -5,7 +5,6 @@ Parameters that compile has laid end to end are arrays of their own in `state`, 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -99,7 +98,7 @@ class Touched:
         self.numbers = {name: t for name, t in host_numbers(self.tape).items() if id(t.array) in used}
         fixed = {*self.tape.fixed, *self.tape.constants.values()} & plan.places.keys()
         self.fixed = fixed
-        small = [n for n in fixed if math.prod(self.tape.specs[n][0]) <= LARGEST]
+        small = [n for n in fixed if _once(plan.places[n]).size <= LARGEST]
         self.constants = {id(owner(plan.places[n])) for n in small} - {id(owner(array)) for array in self.written}
 
     def entries(self) -> list[Entry]:
@@ -110,7 +109,9 @@ class Touched:
             tensor = self.tape.storages[number]
             if id(tensor.array) in numbers or id(owner(tensor.array)) in self.constants:
                 continue
-            kind = "constant" if number in self.fixed else "tensor"
+            kind = "tensor"
+            if number in self.fixed:
+                kind, tensor = "constant", Tensor(_once(tensor.array))
             for name, piece in _covering(tensor, self.names) or [(self._new_name(tensor, kind), tensor)]:
                 found.setdefault(_where(piece.array), (name, piece))
         order = {name: i for i, name in enumerate(self.names)}
@@ -156,6 +157,11 @@ def _covering(tensor: Tensor, names: Mapping[str, Tensor]) -> list[tuple[str, Te
             at = end
             found.append((name, other))
     return found if at == high and high - low == array.nbytes and array.size else None
+
+
+def _once(array: np.ndarray) -> np.ndarray:
+    """An array without the repetitions that broadcasting made: nobody could write into them."""
+    return array[tuple([slice(0, 1) if step == 0 else slice(None) for step in array.strides])]
 
 
 def _where(array: np.ndarray) -> Any:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
+from operator import is_, methodcaller
 from typing import Any
 
 from ..autograd_core.context import current, enable_grad, no_grad
@@ -195,12 +196,13 @@ class Optimizer:
                     for p in parameters
                 }
                 advance = partial(self._advance, number, states, slots)
-                recorder.host(advance, partial(self._holds, parameters[0], states))  # type: ignore[union-attr]
+                kept = {name: [state[name] for state in states] for name in states[0] if name != "step"}
+                recorder.host(advance, partial(self._holds, parameters, states, kept))  # type: ignore[union-attr]
                 advance()
                 names = self._numbers(states[0]["step"], group)
-                for p, gradient, kept in self._pieces(parameters):
+                for p, gradient, tensors in self._pieces(parameters):
                     numbers = slots[p.dtype, p.backend]
-                    self._update_recorded(p, gradient, kept, {name: numbers[name] for name in names})
+                    self._update_recorded(p, gradient, tensors, {name: numbers[name] for name in names})
 
     def _advance(self, number: int, states: list[dict[str, Any]], slots: dict[Any, dict[str, Tensor]]) -> None:
         """Count a step of the parameters of these states, and compute the rule's numbers for it."""
@@ -213,12 +215,15 @@ class Optimizer:
                     numbers[name] = Tensor(backend.asarray(0.0, dtype=dtype))
                 numbers[name].array.fill(value)  # one that an option switches off stays: programs made before read it
 
-    def _holds(self, first: Tensor, states: list[dict[str, Any]]) -> bool:
-        """Whether these are still the states, the first of them that of `first`, and their parameters have been updated
-        equally often, and so share the rule's numbers."""
-        step = states[0].get("step")
-        same = self.state.get(first) is states[0]  # they are cleared together, or all stay
-        return same and [state["step"] for state in states].count(step) == len(states)  # quick: asked before each run
+    def _holds(self, parameters: list[Tensor], states: list[dict[str, Any]], kept: dict[str, list[Tensor]]) -> bool:
+        """Whether these are still the parameters' states, with the same Tensors in them, and the parameters have been
+        updated equally often, and so share the rule's numbers."""
+        if not all(map(is_, map(self.state.get, parameters), states)):  # without Python: asked before each run
+            return False
+        for name, tensors in kept.items():
+            if not all(map(is_, map(methodcaller("get", name), states), tensors)):
+                return False
+        return [state.get("step") for state in states].count(states[0].get("step")) == len(states)
 
     def structure(self) -> tuple[Any, ...]:
         """What a compiled step took for granted: the number of parameters of each group, and which options are on."""

@@ -460,3 +460,21 @@ def test_an_optimizer_whose_state_is_cleared(call):
             losses.append(run(x, y).item())
         results.append(losses)
     same(*results, 2e-4)
+
+
+@pytest.mark.parametrize("call", [2, 6])
+@pytest.mark.parametrize("change", ["one state", "one of its tensors"])
+def test_a_state_of_one_parameter_that_is_taken_away(change, call):
+    results = []
+    for compiles in (False, True):
+        model, optimizer, step = training(lambda p: rg.optim.Adam(p, lr=0.05))
+        run = rg.compile(step) if compiles else step
+        losses = []
+        for i, (x, y) in enumerate(batches(12)):
+            if i == call and change == "one state":
+                del optimizer.state[model[2].weight]
+            elif i == call:
+                optimizer.state[model[2].weight]["exp_avg"] = rg.zeros((3, 8))
+            losses.append(run(x, y).item())
+        results.append(losses)
+    same(*results, 2e-4)

@@ -64,7 +64,10 @@ class Builder:
         for number, tensor in tape.storages.items():
             self._put(number, tensor.array)
         given = {id(t): i for i, t in tape.given.items()}
-        reads_at_entry = [(self._put(n, self._empty(*tape.specs[n])), leaf) for n, leaf in tape.grad_reads.items()]
+        reads_at_entry = [
+            (self._put(n, self._new(*tape.specs[n], lasting=n in self.lasting)[1]), leaf)
+            for n, leaf in tape.grad_reads.items()
+        ]
         program.grad_places = [(place, leaf) for place, leaf in reads_at_entry if id(leaf) not in given]
         program.given_places = [(place, given[id(leaf)]) for place, leaf in reads_at_entry if id(leaf) in given]
         self._find_last_uses()

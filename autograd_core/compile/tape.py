@@ -155,6 +155,13 @@ class Tape(Recorder):
         wanted = [t for t in trained if id(t) not in given]
         return list({id(t): t for t in wanted}.values())
 
+    def lets_alone(self, leaf: Tensor) -> bool:
+        """Whether this call neither read nor changed the gradient that a leaf has: so does a run."""
+        if leaf.grad is None or self._slots.get(id(leaf.grad.array), (None, None))[1] is not leaf:
+            return False
+        met, _ = self._numbers.get(id(leaf.grad.array), (lambda: None, 0))
+        return met() is not leaf.grad.array
+
     def given_leaves(self) -> list[Tensor]:
         """The leaves among the arguments whose gradients this call set, changed, read or took away."""
         leaves = list({id(t): t for t in self.given.values() if t.node is None}.values())
@@ -244,8 +251,9 @@ def record_call(
     known = {id(t) for t in [*tape.leaves(), *arguments]}
     taken = [t for t in met if t.grad is None and id(t) not in known]  # by zero_grad, of a parameter that was not used
     for leaf in [*tape.leaves(), *tape.given_leaves(), *taken]:
-        number = None if leaf.grad is None else tape.number(leaf.grad)
-        tape.grads.append((leaf, number))
+        if not tape.lets_alone(leaf):
+            number = None if leaf.grad is None else tape.number(leaf.grad)
+            tape.grads.append((leaf, number))
     tape.forget()
     return tape, result
 

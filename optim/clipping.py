@@ -43,7 +43,8 @@ def clip_grad_norm_(
         return Tensor(_zero())
     with no_grad():
         pieces = _pieces(owners)
-        total = _norm([gradient for gradient, _ in pieces], float(norm_type))
+        rows = [as_row(g, parts[0]) if len(parts) == 1 else g for g, parts in pieces]
+        total = _norm(rows, float(norm_type))
         if error_if_nonfinite:
             _refuse_nonfinite(total, norm_type)
         # As in PyTorch: a factor of 1 is applied too, so that nothing has to wait for the comparison.
@@ -95,18 +96,13 @@ def _norm(gradients: list[Tensor], p: float) -> Tensor:
     total: Tensor | None = None
     for g in wide:
         if p == 2.0:
-            part = _squares(ops, g)
+            part = ops.matmul(g, g)  # one pass, no array of squares
         elif p == math.inf:
             part = ops.max(ops.abs(g)) if g.size else ops.multiply(ops.sum(g), 0.0)
         else:
             part = ops.sum(ops.power(ops.abs(g), p))
         total = part if total is None else ops.maximum(total, part) if p == math.inf else ops.add(total, part)
     return ops.sqrt(total) if p == 2.0 else total if p == math.inf else ops.power(total, 1.0 / p)  # type: ignore[return-value]
-
-
-def _squares(ops: Any, g: Tensor) -> Tensor:
-    flat = as_row(g, g)
-    return ops.matmul(flat, flat)  # one pass, no array of squares
 
 
 def _refuse_nonfinite(total: Tensor, norm_type: float) -> None:

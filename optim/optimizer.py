@@ -11,14 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
-from operator import is_, methodcaller
+from operator import is_
 from typing import Any
 
 from ..autograd_core.context import current, enable_grad, no_grad
 from ..autograd_core.errors import describe, one_frame
 from ..autograd_core.inplace import overwrite
 from ..autograd_core.record import raw_ops, tensor_ops
-from ..autograd_core.tensor import Tensor
+from ..autograd_core.tensor import Tensor, new_leaf
 from ..backends import backend_of
 from .flat import Flat
 from .groups import Group, check_disjoint, complete, group_of, groups_of
@@ -107,7 +107,7 @@ class Optimizer:
                 if set_to_none or p.grad is None:
                     p.grad = None
                 else:
-                    p.grad = Tensor(p.backend.xp.zeros(p.shape, p.dtype))
+                    p.grad = new_leaf(Tensor(p.backend.xp.zeros(p.shape, p.dtype)))
 
     @one_frame
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -196,8 +196,8 @@ class Optimizer:
                     for p in parameters
                 }
                 advance = partial(self._advance, number, states, slots)
-                kept = {name: [state[name] for state in states] for name in states[0] if name != "step"}
-                recorder.host(advance, partial(self._holds, parameters, states, kept))  # type: ignore[union-attr]
+                kept = [(s, name, s[name]) for s in states for name in s if name != "step"]
+                recorder.host(advance, partial(self._holds, parameters, states, *zip(*kept, strict=True)))  # type: ignore[union-attr]
                 advance()
                 names = self._numbers(states[0]["step"], group)
                 for p, gradient, tensors in self._pieces(parameters):
@@ -215,15 +215,15 @@ class Optimizer:
                     numbers[name] = Tensor(backend.asarray(0.0, dtype=dtype))
                 numbers[name].array.fill(value)  # one that an option switches off stays: programs made before read it
 
-    def _holds(self, parameters: list[Tensor], states: list[dict[str, Any]], kept: dict[str, list[Tensor]]) -> bool:
-        """Whether these are still the parameters' states, with the same Tensors in them, and the parameters have been
-        updated equally often, and so share the rule's numbers."""
-        if not all(map(is_, map(self.state.get, parameters), states)):  # without Python: asked before each run
+    def _holds(
+        self, parameters: list[Tensor], states: list[dict[str, Any]], holders: Any = (), names: Any = (), held: Any = ()
+    ) -> bool:
+        """Whether these are still the parameters' states, with what they `held` under these names, and the parameters
+        have been updated equally often, and so share the rule's numbers."""
+        same = all(map(is_, map(self.state.get, parameters), states))  # without Python: asked before each run
+        if not same or not all(map(is_, map(dict.get, holders, names), held)):
             return False
-        for name, tensors in kept.items():
-            if not all(map(is_, map(methodcaller("get", name), states), tensors)):
-                return False
-        return [state.get("step") for state in states].count(states[0].get("step")) == len(states)
+        return [state["step"] for state in states].count(states[0]["step"]) == len(states)
 
     def structure(self) -> tuple[Any, ...]:
         """What a compiled step took for granted: the number of parameters of each group, and which options are on."""

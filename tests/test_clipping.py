@@ -91,3 +91,22 @@ def test_parameters_as_one_vector():
     with pytest.raises(ValueError, match="a vector of 8 numbers, got float32 tensor"):
         nn.utils.vector_to_parameters(rg.zeros(7), net.parameters())
     assert nn.utils.clip_grad_norm_ is optim.clip_grad_norm_
+
+
+def test_zeros_of_zero_grad_that_are_changed_in_place_are_zeros_in_the_next_run():
+    unused, trained = rg.nn.Parameter([3.0, 4.0]), rg.nn.Parameter([3.0, 4.0])
+    optimizer, unused.grad = rg.optim.SGD([unused], lr=0.1), rg.ones(2)
+
+    @rg.compile
+    def step(x):
+        optimizer.zero_grad(set_to_none=False)
+        rg.sum(trained * x).backward()
+        optim.clip_grad_norm_(unused, 1.0)
+        with rg.no_grad():
+            unused.grad.add_(0.5)
+        optimizer.step()
+
+    for n in range(1, 7):
+        step(rg.ones(2))
+        np.testing.assert_allclose(unused.numpy(), [3.0 - 0.05 * n, 4.0 - 0.05 * n], rtol=1e-5)
+        unused.grad.add_(1.0)

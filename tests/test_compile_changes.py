@@ -478,3 +478,18 @@ def test_a_state_of_one_parameter_that_is_taken_away(change, call):
             losses.append(run(x, y).item())
         results.append(losses)
     same(*results, 2e-4)
+
+
+def test_a_layer_that_is_unfrozen_between_two_recordings():
+    results = []
+    for compiles in (False, True):
+        model, _, step = training(lambda p: rg.optim.Adam(p, lr=0.05))
+        model[0].requires_grad_(False)
+        run = rg.compile(step) if compiles else step
+        losses = []
+        for i, (x, y) in enumerate(batches(8)):
+            if i == 2:
+                model[0].requires_grad_(True)
+            losses.append(run(x, y).item())
+        results.append(losses)
+    same(*results, 2e-4)

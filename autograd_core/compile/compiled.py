@@ -25,7 +25,7 @@ from ..recorder import RecordingError
 from ..tensor import TENSOR_TYPES, Tensor, asarray
 from ..transforms import nesting, tree_leaves, tree_map, tree_rebuild
 from .arena import Arena
-from .layout import lie_better_transposed, lie_otherwise
+from .layout import lie_better_transposed
 from .naming import argument_names
 from .program import Called, Program
 from .signature import check_results, copied_in, describe, shared, what_changes
@@ -102,7 +102,7 @@ class Compiled:
     def _valid(self, signature: Any) -> Program | None:
         """The program of a signature, if there is one and no storage was replaced since: else it is recorded anew."""
         program = self.programs.get(signature)
-        if program is not None and not program.valid():
+        if program is not None and not program.tape.stands():
             del self.programs[signature]
             return None
         return program
@@ -152,7 +152,7 @@ class Compiled:
             self._brought.add(signature)  # state of its own (a cache, an average) came into being: a first call again
             return result
         first = self._first.pop(signature, None)
-        if first is not None and _comparable(first, tape):
+        if first is not None and first.stands():
             compare(first, tape)
             self._confirmed = True
             self._first.clear()
@@ -285,11 +285,6 @@ def _as_tensors(tree: Any) -> Any:
 
 def _detached(result: Any) -> Any:
     return tree_map(lambda v: v.detach() if type(v) in TENSOR_TYPES else v, result)
-
-
-def _comparable(first: Tape, second: Tape) -> bool:
-    """Whether states and layouts stayed what they were between two recordings; else a third confirms the second."""
-    return all(guard() for guard in first.guards) and not lie_otherwise(first, second)
 
 
 def _gradients() -> list[tuple[Tensor, Tensor, Any]]:

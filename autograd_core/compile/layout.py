@@ -33,10 +33,3 @@ def lie_better_transposed(tape: Tape) -> set[int]:
                 (transposed if turned and position == 1 else otherwise).add(number)
     arrays = [tensor.array for number, tensor in tape.storages.items() if number in transposed - otherwise]
     return {id(a) for a in arrays if type(a) is np.ndarray and a.ndim == 2 and min(a.shape) >= NARROW}
-
-
-def lie_otherwise(one: Tape, other: Tape) -> bool:
-    """Whether a tensor from outside was turned between two recordings, as another compiled function may have done: its
-    gradient is then written down otherwise."""
-    before = {id(tensor): one.orders.get(number) for number, tensor in one.storages.items()}
-    return any(before.get(id(t), other.orders.get(n)) != other.orders.get(n) for n, t in other.storages.items())

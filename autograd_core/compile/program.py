@@ -69,7 +69,6 @@ class Program:
         self.outputs = [Value(stands_for.get(o.number, o.number)) if isinstance(o, Value) else o for o in tape.outputs]
         wanted = {o.number for o in self.outputs if isinstance(o, Value)} | {n for _, n in self.grads if n is not None}
         steps = dead_code(steps, wanted)
-        self.storages = [(t, t.array, t.requires_grad) for t in tape.storages.values()]
         self.streams = [(0, 0)] * len(tape.generators)  # key and counter of each, for this run
         refused: set[tuple[int, ...]] = set()
         while True:  # a group that no kernel can be made for is taken apart, and its steps run with the array library
@@ -104,15 +103,8 @@ class Program:
         self.nbytes = self.buffers = 0
 
     def valid(self) -> bool:
-        """Whether the tensors from outside still hold the arrays that the calls are bound to, none was frozen or
-        unfrozen, and host calls can be repeated."""
-        for guard in self.tape.guards:
-            if not guard():
-                return False
-        for tensor, array, trained in self.storages:
-            if tensor.array is not array or tensor.requires_grad is not trained:
-                return False
-        return True
+        """Whether all that the calls are bound to is still as it was recorded."""
+        return self.tape.stands()
 
     def run(self, arguments: Sequence[Tensor]) -> list[Any]:
         """Copy the arguments in, repeat what Python did, run, and hand the results out as fresh tensors."""

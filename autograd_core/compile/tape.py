@@ -59,6 +59,7 @@ class Tape(Recorder):
         self.grads: list[tuple[Tensor, int | None]] = []
         self.fixed: set[int] = set()  # storages that a call makes anew, always with the same values
         self.constants: dict[Any, int] = {}  # values → the number of the storage that passes made for them
+        self.held: list[tuple[Tensor, Any, bool]] = []  # the storages, their arrays, and whether they want a gradient
         self._brought: list[weakref.ref] = []  # the arrays of leaves that the call made
         self._slots = slots
 
@@ -143,6 +144,17 @@ class Tape(Recorder):
             self.orders[len(self.specs)] = self.orders[number]
         self.specs.append((self.specs[number][0], self.specs[other][1]))
         return len(self.specs) - 1
+
+    def stands(self) -> bool:
+        """Whether the tensors from outside still hold the arrays that they held, none was frozen or unfrozen, and host
+        calls can be repeated."""
+        for guard in self.guards:
+            if not guard():
+                return False
+        for tensor, array, trained in self.held:
+            if tensor.array is not array or tensor.requires_grad is not trained:
+                return False
+        return True
 
     def forget(self) -> None:
         """Let go of what was needed to tell arrays apart: a program outlives the call it was recorded from."""
@@ -254,6 +266,7 @@ def record_call(
         if not tape.lets_alone(leaf):
             number = None if leaf.grad is None else tape.number(leaf.grad)
             tape.grads.append((leaf, number))
+    tape.held = [(t, t.array, t.requires_grad) for t in tape.storages.values()]
     tape.forget()
     return tape, result
 

@@ -23,13 +23,14 @@ import numpy as np
 from ..context import current
 from ..recorder import RecordingError
 from ..tensor import TENSOR_TYPES, Tensor, asarray
-from ..transforms import nesting, tree_leaves, tree_map, tree_rebuild
+from ..transforms import nesting, tree_map, tree_rebuild
 from .arena import Arena
 from .layout import lie_better_transposed
 from .naming import argument_names
 from .program import Called, Program
 from .signature import check_results, copied_in, describe, shared, what_changes
 from .tape import Tape, Undo, compare, record_call
+from .verify import verified
 
 MAX_PROGRAMS = 64
 
@@ -172,30 +173,13 @@ class Compiled:
         return result
 
     def _verified(self, program: Program, arguments: list[Tensor], args: Any, kwargs: Any) -> Any:
-        """Replay, undo, run eagerly, and compare results, storages and gradients."""
-        undo = Undo()
-        changed = [*program.changed, *[arguments[i] for i in program.changed_inputs]]
-        leaves = [*self._leaves.values(), *[t for t in arguments if t.requires_grad]]
-        gradients = [(leaf, leaf.grad) for leaf in leaves]
-        for tensor in [*changed, *[grad for _, grad in gradients if grad is not None]]:
-            undo.keep(tensor)
-        for call in program.tape.host_calls:
-            undo.keep_host(call)
-        undo.streams = [(g, g.state()) for g in program.tape.generators]
-        replayed = program.run(arguments)
-        after = [Tensor(t.array.copy()) for t in changed]
-        slots = [None if leaf.grad is None else Tensor(leaf.grad.array.copy()) for leaf in leaves]
-        undo.restore()
-        for leaf, grad in gradients:
-            leaf.grad = grad
-        # Recorded: buffers that are assigned are written where they lie, and compiled functions inside are part of it.
-        eager = _detached(record_call(self.function, args, kwargs, arguments, self._leaves.values())[1])
-        pairs = [(f"result {i}", a, b) for i, (a, (_, b)) in enumerate(zip(replayed, tree_leaves(eager), strict=True))]
-        pairs += [(f"storage {t.shape}", a, t) for t, a in zip(changed, after, strict=True)]
-        pairs += [(f"gradient {leaf.shape}", a, leaf.grad) for leaf, a in zip(leaves, slots, strict=True)]
-        for what, a, b in pairs:
-            _compare_values(what, a, b)
-        return eager
+        leaves = self._leaves.values()
+
+        def call() -> Any:
+            # Recorded: buffers that are assigned are written where they lie, and compiled functions inside belong to it.
+            return _detached(record_call(self.function, args, kwargs, arguments, leaves)[1])
+
+        return verified(program, list(leaves), arguments, call)
 
     def _signature(self, args: Any, kwargs: Any, arguments: list[Tensor] | None = None) -> Any:
         """What a program was made for. The tensors among the arguments are added to `arguments`."""
@@ -295,17 +279,3 @@ def _gradients() -> list[tuple[Tensor, Tensor, Any]]:
     tensors = [t for t in gc.get_referrers(*TENSOR_TYPES) if type(t) in TENSOR_TYPES]
     found = [t for t in tensors if getattr(t, "grad", None) is not None]  # one that is being made has no grad yet
     return [(t, t.grad, t.grad.array.copy()) for t in found if t.node is None]
-
-
-def _compare_values(what: str, replayed: Any, eager: Any) -> None:
-    if replayed is None or eager is None:
-        if replayed is not eager:
-            raise RecordingError(f"verify: {what} is there after the replay or after eager execution, not after both")
-        return
-    if type(eager) not in TENSOR_TYPES:  # a constant, which the recordings have compared
-        return
-    one, two = (v.backend.to_numpy(v.array) if type(v) in TENSOR_TYPES else np.asarray(v) for v in (replayed, eager))
-    tolerance = 1e-4 if one.dtype.itemsize <= 4 else 1e-9
-    if not np.allclose(one, two, rtol=tolerance, atol=tolerance, equal_nan=True):
-        worst = float(np.max(np.abs(one - two)))
-        raise RecordingError(f"verify: {what} of the replay differs from eager execution by up to {worst:.3g}")

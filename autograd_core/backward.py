@@ -18,7 +18,6 @@ from .context import current, switched
 from .errors import describe, one_frame
 from .graph import Node, Output
 from .hooks import run_hooks
-from .operations.contraction import lies_transposed
 from .operations.indexing import index_added, scatter_into
 from .promotion import is_float
 from .record import Record, Scatter, raw_ops, tensor_ops
@@ -394,7 +393,7 @@ def _store(leaf: Tensor, gradient: Any, stored: set[int]) -> None:
             leaf.grad = tensor_ops.add(leaf.grad, Tensor(array))
         return
     if not owned and (id(array) in stored or array.base is not None):
-        array = array.copy(order="F" if lies_transposed(leaf.array) else "C")
+        array = array.copy()
     stored.add(id(array))
     leaf.grad = Tensor(array)
 

@@ -47,7 +47,6 @@ PASSES: dict[str, dict[str, Callable[..., Any]]] = {
         "places.Builder._targets": lambda *_: {},
         "places.Builder._place_pieces": lambda *_: None,
     },
-    "without transposed weights": {"compiled.lie_better_transposed": lambda tape: set()},
     "without blocks": {"places.blocked": lambda instructions: instructions},
 }
 """Row → functions of the compiler and what stands in for them."""

@@ -12,7 +12,7 @@ from ..autograd_core.inplace import overwrite
 from ..autograd_core.record import tensor_ops
 from ..autograd_core.recorder import RecordingError
 from ..autograd_core.tensor import Tensor
-from .flat import as_row, end_to_end, from_row
+from .flat import end_to_end
 
 
 @one_frame
@@ -43,7 +43,7 @@ def clip_grad_norm_(
         return Tensor(_zero())
     with no_grad():
         pieces = _pieces(owners)
-        rows = [as_row(g, parts[0]) if len(parts) == 1 else g for g, parts in pieces]
+        rows = [tensor_ops.reshape(g, shape=(g.array.size,)) for g, _ in pieces]
         total = _norm(rows, float(norm_type))
         if error_if_nonfinite:
             _refuse_nonfinite(total, norm_type)
@@ -135,7 +135,7 @@ def _change(parts: list[Tensor], gradient: Tensor) -> None:
     end = 0
     for p in parts:
         start, end = end, end + p.size
-        p.grad = gradient if len(parts) == 1 else from_row(gradient[start:end], p)
+        p.grad = gradient if len(parts) == 1 else tensor_ops.reshape(gradient[start:end], shape=p.shape)
 
 
 def parameters_to_vector(parameters: Iterable[Tensor]) -> Tensor:

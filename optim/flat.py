@@ -2,34 +2,28 @@
 
 A rule that treats every element for itself does not care where one parameter ends and the next begins. A compiled step
 lays the parameters of equal group, dtype and step count into one flat array, and each state of the rule likewise; the
-parameters become views of it. Views that were taken of them before are stale from then on. A matrix may come to lie
-transposed there, where that makes its products quicker: its shape and values stay, and its gradient lies as it does.
+parameters become views of it. Views that were taken of them before are stale from then on.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from ..autograd_core.operations.contraction import lies_transposed
 from ..autograd_core.record import tensor_ops
 from ..autograd_core.tensor import Tensor
 
 
 class Flat:
-    """One cohort: `parameter` and `states` are flat Tensors, and the parameters' own arrays are views of them.
+    """One cohort: `parameter` and `states` are flat Tensors, and the parameters' own arrays are views of them."""
 
-    `turned`: ids of the arrays of the parameters that shall lie transposed, with their states.
-    """
-
-    def __init__(self, parameters: Sequence[Tensor], states: Sequence[dict[str, Any]], turned: Collection[int] = ()):
+    def __init__(self, parameters: Sequence[Tensor], states: Sequence[dict[str, Any]]):
         self.parameters = list(parameters)
-        turns = [id(p.array) in turned or lies_transposed(p) for p in parameters]
-        self.parameter = _joined(self.parameters, turns)
+        self.parameter = _joined(self.parameters)
         names = [name for name in states[0] if name != "step"]
         self.kept = {name: [state[name] for state in states] for name in names}
-        self.states = {name: _joined(tensors, turns) for name, tensors in self.kept.items()}
+        self.states = {name: _joined(tensors) for name, tensors in self.kept.items()}
 
     def holds(self, parameters: Sequence[Tensor], states: Sequence[dict[str, Any]]) -> bool:
         """Whether these are the parameters and states, and their arrays still the views that were made here."""
@@ -46,31 +40,18 @@ class Flat:
 
 
 def end_to_end(parameters: Sequence[Tensor]) -> Tensor:
-    """The gradients of all parameters in one row, each in the order in which its parameter lies in memory."""
-    return tensor_ops.concat(*[as_row(p.grad, p) for p in parameters], axis=0)  # type: ignore[arg-type]
+    """The gradients of all parameters in one row."""
+    return tensor_ops.concat(*[tensor_ops.reshape(p.grad, shape=(p.array.size,)) for p in parameters], axis=0)
 
 
-def as_row(x: Tensor, like: Tensor) -> Tensor:
-    """The elements of `x`, which is of the shape of `like`, in the order in which `like` lies in memory."""
-    return tensor_ops.reshape(tensor_ops.transpose(x) if lies_transposed(like) else x, shape=(like.array.size,))
-
-
-def from_row(row: Tensor, like: Tensor) -> Tensor:
-    """The opposite of `as_row`."""
-    if lies_transposed(like):
-        return tensor_ops.transpose(tensor_ops.reshape(row, shape=like.shape[::-1]))
-    return tensor_ops.reshape(row, shape=like.shape)
-
-
-def _joined(tensors: Sequence[Tensor], turns: Sequence[bool]) -> Tensor:
+def _joined(tensors: Sequence[Tensor]) -> Tensor:
     """The values of all tensors in one new array; their own arrays become the pieces of it."""
-    flat = tensors[0].backend.empty((sum(t.array.size for t in tensors),), tensors[0].dtype)
+    flat = tensors[0].backend.empty((sum(t.array.size for t in tensors),), tensors[0].dtype)  # begins on a cache line
     end = 0
-    for t, turn in zip(tensors, turns, strict=True):
+    for t in tensors:
         start, end = end, end + math.prod(t.shape)
-        piece = flat[start:end].reshape(t.shape[::-1]).T if turn else flat[start:end].reshape(t.shape)
-        piece[...] = t.array
-        t.array = piece
+        flat[start:end] = t.array.reshape(-1)
+        t.array = flat[start:end].reshape(t.shape)
         if t.cell is not None:
             t.cell[0] += 1
     return Tensor(flat)

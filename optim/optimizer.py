@@ -9,7 +9,7 @@ and on Tensors where the step is being recorded.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from operator import is_
 from typing import Any
@@ -252,9 +252,8 @@ class Optimizer:
         for p, kept in self.state.items():
             kept["step"] = state.get(p, 0)
 
-    def flatten(self, turned: Collection[int] = ()) -> None:
-        """Lay the parameters that recorded steps changed together end to end, where the rule allows it (`flat.py`);
-        those with arrays of these ids transposed."""
+    def flatten(self) -> None:
+        """Lay the parameters that recorded steps changed together end to end, where the rule allows it (`flat.py`)."""
         if not self.elementwise:
             return
         cohorts: dict[Any, list[Tensor]] = {}
@@ -266,7 +265,7 @@ class Optimizer:
         placed = {id(p) for flat in self._flats for p in flat.parameters}
         for parameters in cohorts.values():
             if len(parameters) > 1 and not any(id(p) in placed for p in parameters):
-                self._flats.append(Flat(parameters, [self.state[p] for p in parameters], turned))
+                self._flats.append(Flat(parameters, [self.state[p] for p in parameters]))
 
     def _pieces(self, parameters: list[Tensor]) -> Iterator[tuple[Tensor, Tensor, dict[str, Tensor]]]:
         """(parameter, gradient, states) to be updated: one piece for all where there is one, else each for itself."""
@@ -373,7 +372,7 @@ class Optimizer:
 
 def zeros_like(p: Any) -> Any:
     """A raw array of zeros of the shape and dtype of `p`."""
-    return backend_of(p).xp.zeros_like(p)
+    return backend_of(p).xp.zeros(p.shape, p.dtype)
 
 
 def nonnegative(hyper: Mapping[str, Any], *names: str) -> None:

@@ -41,7 +41,7 @@ class Program:
         self.numbers: dict[np.dtype, list[np.ndarray]] = {}
 
     def run(self, arrays: Sequence[np.ndarray], scalars: Sequence[float]) -> None:
-        """Update arrays (parameter, gradient, states) that `fits` found alike in place."""
+        """Update contiguous arrays (parameter, gradient, states) of one shape and dtype in place."""
         dtype, n = arrays[0].dtype, arrays[0].size
         if dtype not in self.buffers:
             self.buffers[dtype] = [np.empty(BLOCK, dtype) for _ in range(self.scratch)]
@@ -50,18 +50,16 @@ class Program:
         numbers, buffers = self.numbers[dtype], self.buffers[dtype]
         for place, value in zip(numbers, scalars, strict=True):
             place.fill(value)
-        flat = [a.ravel(order="K") for a in arrays]  # views: there are no gaps
+        flat = [a.reshape(-1) for a in arrays]
         for start in range(0, n, BLOCK):
             stop = min(start + BLOCK, n)
             self.call(*[a[start:stop] for a in flat], *numbers, *[b[: stop - start] for b in buffers])
 
 
 def fits(arrays: Sequence[Any]) -> bool:
-    """Whether a program can work on these arrays: NumPy's, contiguous in one order of axes, of one dtype."""
-    dtype, order = arrays[0].dtype, "c_contiguous"
-    if not arrays[0].flags.c_contiguous:
-        order = "f_contiguous"  # a matrix that lies transposed
-    return all(type(a) is np.ndarray and getattr(a.flags, order) and a.dtype == dtype for a in arrays)
+    """Whether a program can work on these arrays: NumPy's, contiguous, of one dtype."""
+    dtype = arrays[0].dtype
+    return all(type(a) is np.ndarray and a.flags.c_contiguous and a.dtype == dtype for a in arrays)
 
 
 def build(rule: Callable[..., Any], states: tuple[str, ...], scalars: tuple[str, ...]) -> Program:

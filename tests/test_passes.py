@@ -228,3 +228,87 @@ def test_writing_out_stops_at_the_first_step_that_no_kernel_could_hold():
     finally:
         tracemalloc.stop()
     assert peak < windows + product
+
+
+ROWS = np.random.default_rng(0).standard_normal((40, 36)).astype(np.float32)
+
+
+def weight(*shape):
+    return rg.nn.Parameter(np.random.default_rng(1).standard_normal(shape).astype(np.float32) / 6)
+
+
+def test_a_gradient_that_is_a_view_of_what_the_program_made_is_not_copied():
+    w = weight(48, 36)
+    loss = rg.compile(lambda x: rg.sum((x @ w.T) ** 2).backward())
+    for _ in range(4):
+        w.grad = None
+        loss(ROWS)
+    assert "positive" not in {s.record.name for s in loss.program.steps}
+    np.testing.assert_allclose(w.grad.numpy(), 2 * (ROWS @ w.numpy().T).T @ ROWS, rtol=1e-3, atol=1e-3)
+
+
+def test_equal_gradients_stay_apart():
+    a, b = weight(48, 36), weight(48, 36)
+    step = rg.compile(lambda x: rg.sum(x @ a.T + x @ b.T).backward())
+    for _ in range(4):
+        a.grad = b.grad = None
+        step(ROWS)
+    assert not a.backend.shares_memory(a.grad.array, b.grad.array)
+    with rg.no_grad():
+        a.grad.mul_(2.0)
+    np.testing.assert_allclose(a.grad.numpy(), 2 * b.grad.numpy(), rtol=1e-6)
+
+
+def test_a_view_whose_memory_is_handed_out_is_copied():
+    w = weight(48, 36)
+
+    def step(x):
+        out = x @ w.T
+        rg.sum(out).backward()
+        return w.grad.T
+
+    step = rg.compile(step)
+    for _ in range(4):
+        w.grad = None
+        result = step(ROWS)
+    assert not w.backend.shares_memory(w.grad.array, result.array)
+    np.testing.assert_array_equal(result.numpy(), w.grad.numpy().T)
+
+
+def test_a_gradient_does_not_lie_in_the_buffer_that_took_what_it_is_a_view_of(monkeypatch):
+    monkeypatch.setenv("RETROGRAD_KERNELS", "reference")  # where each step is a call of its own, not part of a group
+    w, buffer = weight(36, 40), rg.zeros((40, 36))
+
+    def look(gradient):
+        buffer.copy_(gradient)
+
+    def step(x):
+        w.grad = None
+        turned = w.T
+        turned.register_hook(look)
+        rg.sum(turned * x).backward()
+
+    compiled = rg.compile(step)
+    for _ in range(5):
+        compiled(ROWS)
+        np.testing.assert_array_equal(buffer.numpy(), ROWS)
+        with rg.no_grad():
+            buffer.fill_(7.0)
+        np.testing.assert_array_equal(w.grad.numpy(), ROWS.T)
+
+
+def test_a_value_is_not_changed_with_the_buffer_that_took_it(monkeypatch):
+    monkeypatch.setenv("RETROGRAD_KERNELS", "reference")
+    buffer = rg.zeros((40, 36))
+
+    def step(x):
+        tripled = x * 3.0
+        buffer.copy_(tripled)
+        buffer.mul_(2.0)
+        return rg.sum(tripled, axis=0), tripled.T
+
+    compiled = rg.compile(step)
+    for _ in range(5):
+        total, result = compiled(ROWS)
+        np.testing.assert_allclose(total.numpy(), 3 * ROWS.sum(0), rtol=1e-4, atol=1e-4)
+        np.testing.assert_array_equal(result.numpy(), np.float32(3) * ROWS.T)

@@ -25,7 +25,6 @@ from ..recorder import RecordingError
 from ..tensor import TENSOR_TYPES, Tensor, asarray
 from ..transforms import nesting, tree_map, tree_rebuild
 from .arena import Arena
-from .layout import lie_better_transposed
 from .naming import argument_names
 from .program import Called, Program
 from .signature import check_results, copied_in, describe, shared, what_changes
@@ -144,9 +143,8 @@ class Compiled:
         trained = {id(p) for o in met for group in o.param_groups for p in group["params"]}
         self._leaves |= {id(t): t for t in [*tape.leaves(), *[t for t in arguments if id(t) in trained]]}
         if met or not self._warm:
-            turned = lie_better_transposed(tape)
             for optimizer in met:
-                optimizer.flatten(turned)
+                optimizer.flatten()
             self._warm = True
             return result
         if self._confirmed and signature not in self._brought and tape.keeps_new_leaves():
@@ -176,7 +174,7 @@ class Compiled:
         leaves = self._leaves.values()
 
         def call() -> Any:
-            # Recorded: buffers that are assigned are written where they lie, and compiled functions inside belong to it.
+            # Recorded: buffers that are assigned are written where they lie, and compiled functions inside are in it.
             return _detached(record_call(self.function, args, kwargs, arguments, leaves)[1])
 
         return verified(program, list(leaves), arguments, call)

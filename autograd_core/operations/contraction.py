@@ -32,12 +32,6 @@ def transposed(ops: Any, x: Any) -> Any:
     return ops.transpose(x, axes=(*range(n - 2), n - 1, n - 2))
 
 
-def lies_transposed(x: Any) -> bool:
-    """Whether the elements of a Tensor or array lie in the order of its transpose, the first axis quickest."""
-    flags = getattr(x, "array", x).flags
-    return flags.f_contiguous and not flags.c_contiguous
-
-
 def _summed_to(ops: Any, g: Any, shape: tuple[int, ...]) -> Any:
     """Sum the batch axes along which an operand was broadcast."""
     lead = len(g.shape) - len(shape)
@@ -97,11 +91,7 @@ def _linear_rule(ops, needs, g, x, weight, x_shape):
     if needs[0]:
         gx = ops.reshape(ops.matmul(rows, weight), shape=x_shape)
     if needs[1]:
-        x = ops.reshape(x, shape=(math.prod(x_shape[:-1]), x_shape[-1]))
-        if lies_transposed(weight):  # so does its gradient, then
-            gw = ops.transpose(ops.matmul(ops.transpose(x), rows))
-        else:
-            gw = ops.matmul(ops.transpose(rows), x)
+        gw = ops.matmul(ops.transpose(rows), ops.reshape(x, shape=(math.prod(x_shape[:-1]), x_shape[-1])))
     if needs[2]:
         gb = ops.sum(rows, axis=0)
     return gx, gw, gb

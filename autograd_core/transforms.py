@@ -232,7 +232,8 @@ def _stand_ins(args: tuple[Any, ...], argnums: int | Sequence[int]) -> tuple[boo
                 outer = True
                 tensor = tensor_ops.alias(tensor)
             else:
-                tensor = Tensor(tensor.array, requires_grad=True)
+                tensor = tensor.detach()  # a recording knows the tensor itself, which outlives the stand-in
+                tensor.requires_grad = True
             made.append(tensor)
         stand_ins += made
         standing[p] = tree_rebuild(args[p], iter(made))

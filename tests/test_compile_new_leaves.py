@@ -114,3 +114,24 @@ def test_truths_are_copied():
     copies = [mask.clone(), rg.copy(mask)]
     mask.fill_(True)
     assert [c.tolist() for c in copies] == [[True, False]] * 2
+
+
+def test_gradients_of_functions_at_tensors_from_outside():
+    weights = {"a": rg.tensor([1.0, 2.0]), "b": rg.tensor(0.5)}
+    slope = rg.grad(lambda w, x: ((w["a"] * x).sum() * w["b"]) ** 2)
+
+    @rg.compile
+    def step(x):
+        for name, gradient in slope(weights, x).items():
+            weights[name].sub_(0.01 * gradient)
+        return rg.grad(lambda scale: (scale * x).sum() ** 2)(3.0)
+
+    copies = {name: w.clone() for name, w in weights.items()}
+    for n in range(5):
+        x = rg.tensor([1.0, float(n)])
+        wanted = slope(copies, x)
+        copies = {name: w - 0.01 * wanted[name] for name, w in copies.items()}
+        assert step(x).item() == pytest.approx(6.0 * (n + 1) ** 2)
+        for name, w in weights.items():
+            np.testing.assert_allclose(w.numpy(), copies[name].numpy(), rtol=1e-5)
+    assert len(step.programs) == 1

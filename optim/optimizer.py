@@ -125,7 +125,7 @@ class Optimizer:
                 if p.grad is None:
                     continue
                 state = self.state.get(p)
-                if state is None:
+                if not state:
                     state = self._begin(p, group)
                 state["step"] = step = state["step"] + 1
                 scalars = numbers.get(step)
@@ -136,7 +136,8 @@ class Optimizer:
 
     def _begin(self, p: Tensor, group: Group) -> dict[str, Any]:
         """Give a parameter what the rule keeps for it; also after an option was switched on."""
-        state = self.state.setdefault(p, {"step": 0})
+        state = self.state.setdefault(p, {})
+        state.setdefault("step", 0)
         for name, array in self.init(p.array, group).items():
             state.setdefault(name, Tensor(array))
         return state

@@ -17,7 +17,9 @@ from ...backends.random import Stream, blocks, integers, permutation, seed_to_ke
 from ..context import current, use_backend
 from ..define import public, record
 from ..dispatch import FUNCTIONS
+from ..errors import user_line
 from ..promotion import DEFAULT_FLOAT
+from ..recorder import RecordingError
 from ..samples import Sample, calls, draw
 from ..tensor import Tensor, TensorLike, asarray
 from .creation import _shape
@@ -45,6 +47,7 @@ class Generator:
 
     def manual_seed(self, seed: int) -> Generator:
         """Start again from `seed`; returns the generator."""
+        _refuse_in_recording()
         self.stream.set_state({"key": seed_to_key(seed), "counter": 0})
         return self
 
@@ -54,6 +57,7 @@ class Generator:
 
     def set_state(self, state: dict[str, int]) -> None:
         """Go back (or forth) to a state that `state()` gave."""
+        _refuse_in_recording()
         self.stream.set_state(state)
 
     def reserve(self, n: int) -> dict[str, int]:
@@ -63,6 +67,14 @@ class Generator:
         if recorder is not None:
             recorder.reserve(self, self.stream.key, counter, blocks(n))
         return {"key": self.stream.key, "counter": counter}
+
+
+def _refuse_in_recording() -> None:
+    if current().recorder is not None:
+        raise RecordingError(
+            f"a random stream is set inside a recorded function, at {user_line()}: a replay would not set it again. "
+            "Set it outside, before the call."
+        )
 
 
 _default: list[Generator] = []  # made at the first draw, so that importing draws no entropy

@@ -102,10 +102,6 @@ class Program:
         self.scratch = Scratch()
         self.nbytes = self.buffers = 0
 
-    def valid(self) -> bool:
-        """Whether all that the calls are bound to is still as it was recorded."""
-        return self.tape.stands()
-
     def run(self, arguments: Sequence[Tensor]) -> list[Any]:
         """Copy the arguments in, repeat what Python did, run, and hand the results out as fresh tensors."""
         if self.changed_inputs:

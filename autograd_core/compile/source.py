@@ -45,7 +45,7 @@ def export(program: Program) -> Export:
             f"source() writes programs on the backend 'numpy', this one runs on {program.backend.name!r}: compile the "
             "same function with tensors of NumPy"
         )
-    if not program.valid():
+    if not program.tape.stands():
         raise RuntimeError("this program's tensors were replaced since: call the compiled function once more")
     return _Writer(program).export()
 

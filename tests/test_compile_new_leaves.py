@@ -64,15 +64,17 @@ def test_leaves_begin_anew_in_each_run(function, equal):
     assert len(compiled.programs) == 1
 
 
-def test_state_that_a_later_kind_of_call_brings_is_kept():
+@pytest.mark.parametrize("begun", [lambda x: rg.zeros(3), lambda x: (x * 0.0).clone(), lambda x: (x * 0.0)[:]])
+def test_state_that_a_later_kind_of_call_brings_is_kept(begun):
     state = {}
 
     @rg.compile
     def step(x, average=False):
         if average:
             if "mean" not in state:
-                state["mean"] = rg.zeros(3)
-            return state["mean"].mul_(0.5).add_(x)
+                state["mean"] = begun(x)
+            state["mean"].mul_(0.5).add_(x)
+            return state["mean"].clone()
         return x * 2
 
     x = rg.ones(3)

@@ -48,7 +48,7 @@ class Compiled:
         self._nests: dict[Any, Any] = {}  # signature → nest of the result
         self._first: dict[Any, Tape] = {}  # signature → the recording that waits to be confirmed
         self._arenas: dict[str, Arena] = {}  # by backend
-        self._brought: set[Any] = set()  # signatures whose first call kept tensors that it had made
+        self._kept: set[Any] = set()  # signatures whose first call kept values that it had made
         self._warm = self._confirmed = False
         self._modules: dict[int, Any] = {}
         self._leaves: dict[int, Tensor] = {}
@@ -147,8 +147,8 @@ class Compiled:
                 optimizer.flatten()
             self._warm = True
             return result
-        if self._confirmed and signature not in self._brought and tape.keeps_new_leaves():
-            self._brought.add(signature)  # state of its own (a cache, an average) came into being: a first call again
+        if self._confirmed and signature not in self._kept and tape.keeps_values(result):
+            self._kept.add(signature)  # state of its own (a cache, an average) came into being: a first call again
             return result
         first = self._first.pop(signature, None)
         if first is not None and first.stands():

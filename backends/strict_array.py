@@ -190,7 +190,7 @@ def _wrapped_around(key: tuple[Any, ...], shape: tuple[int, ...]) -> tuple[Any, 
     axis, wrapped = 0, []
     for part in parts:
         if isinstance(part, np.ndarray) and part.dtype.kind in "iu" and axis < len(shape) and shape[axis]:
-            part = part % shape[axis]
+            part = np.asarray(part % shape[axis])  # of no dimensions it stays an array, by which CuPy copies
         wrapped.append(part)
         if part is Ellipsis:
             axis += len(shape) - taken

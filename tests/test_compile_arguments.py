@@ -278,3 +278,18 @@ def test_arguments_that_overlap_and_are_changed_are_refused():
         assert f(columns[:, 0], columns[:, 1]).tolist() == [3.0, 3.0, 3.0]
     with pytest.raises(RecordingError, match="shares memory with tensor 1"):
         f(both[:3], both[1:4])
+
+
+def test_indices_that_come_from_an_index():
+    f = rg.compile(lambda x, i: (x[i[0]], x[:, i[1]], x[1][i[0]], x[i[0], i[1]]))
+    x = rg.tensor(np.arange(12.0).reshape(3, 4))
+    for n in range(6):
+        i = rg.tensor([n % 3, (n + 1) % 4])
+        a, b, c, d = (t.tolist() for t in f(x, i))
+        host = x.numpy()
+        assert (a, b, c, d) == (
+            host[n % 3].tolist(),
+            host[:, (n + 1) % 4].tolist(),
+            host[1, n % 3],
+            host[n % 3, (n + 1) % 4],
+        )

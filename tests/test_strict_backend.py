@@ -131,6 +131,14 @@ def test_empty_is_poison(dtype):
     assert (strict.to_numpy(xp.empty((4,), "int32")) > 10**8).all()
 
 
+def test_an_index_without_dimensions_copies():
+    x, i = device(), device(np.array(0))
+    for part in (x[i], x[:, i], x[i, i]):
+        before = values(part)
+        x[...] = x + 1
+        assert values(part) == before  # a view made from a value would be frozen in a program
+
+
 def test_indices_out_of_range_wrap_around():
     x = device()
     assert values(x[xp.asarray([2, -3])]) == HOST[[0, 1]].tolist()

@@ -25,6 +25,7 @@ from ..recorder import RecordingError
 from ..tensor import TENSOR_TYPES, Tensor, asarray
 from ..transforms import nesting, tree_map, tree_rebuild
 from .arena import Arena
+from .mentioned import mentioned, still_mentioned
 from .naming import argument_names
 from .program import Called, Program
 from .signature import check_results, copied_in, describe, shared, what_changes
@@ -100,9 +101,10 @@ class Compiled:
                         tensor.grad = grad
 
     def _valid(self, signature: Any) -> Program | None:
-        """The program of a signature, if there is one and no storage was replaced since: else it is recorded anew."""
+        """The program of a signature, if there is one and what it holds was not replaced since: else it is recorded
+        anew."""
         program = self.programs.get(signature)
-        if program is not None and not program.tape.stands():
+        if program is not None and not (program.tape.stands() and still_mentioned(program.called.mentioned)):
             del self.programs[signature]
             return None
         return program
@@ -165,7 +167,7 @@ class Compiled:
         self.programs[signature] = program = Program(tape, arguments, backend, arena)
         self._nests[signature] = nest = tree_map(lambda leaf: None, result)
         names = argument_names(self.function, args, kwargs, arguments)
-        program.called = Called(self.function, names, nest, self._lock, self._leaves)
+        program.called = Called(self.function, names, nest, self._lock, self._leaves, mentioned(self.function))
         program.take_gradients()
         backend.empty_cache()  # the eager calls' memory goes back: the program has its own
         return result
@@ -242,13 +244,16 @@ def compile(function: Callable, *, verify: bool = False) -> Compiled:
     Args:
         function: of tensors, arrays, numbers and nests of them. Tensors are copied into the program's own places
             (parameters are used where they lie); other values are part of the signature. What Python holds elsewhere
-            (closures, objects) is read when a program is made, not at its runs; what attributes of modules were
-            assigned (`dropout.p`) is part of the signature too, but not what is changed inside of a list or object.
+            is read when a program is made, not at its runs. Names that the function mentions may come to stand for
+            another tensor, module or optimizer (a new program is made), not for another number; what attributes of
+            modules were assigned (`dropout.p`) is part of the signature too; what is changed inside of a list or an
+            object of another kind is not noticed.
         verify: compare each replay with an eager call, and raise RecordingError where they differ. Slow.
 
     Raises, when called:
-        RecordingError: the function reads a value, depends on Python state that changes from call to call, takes or
-            returns something that hides tensors, or has met more than 64 signatures.
+        RecordingError: the function reads a value, depends on Python state that changes from call to call or that a
+            name it mentions stands for, takes or returns something that hides tensors, or has met more than 64
+            signatures.
 
     >>> import retrograd as rg
     >>> w = rg.tensor([2.0], requires_grad=True)

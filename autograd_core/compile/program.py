@@ -23,6 +23,7 @@ from .blocking import Instruction
 from .expansion import expand
 from .fusion import fuse
 from .listing import flops, listing
+from .mentioned import Mentioned
 from .passes import dead_code, is_effect, merge_equal, needless_copies, reads
 from .places import Builder
 from .pools import relu_after_pool
@@ -34,13 +35,14 @@ from .tape import Tape
 
 class Called(NamedTuple):
     """What a program was recorded from: the function, names of the tensors it was given, the nest of its result, the
-    lock of its calls, and the leaves that the function reaches by itself."""
+    lock of its calls, the leaves that the function reaches by itself, and what the names that it mentions stood for."""
 
     function: Callable
     arguments: list[str]
     result: Any
     lock: Any
     held: dict[int, Tensor]
+    mentioned: list[Mentioned]
 
 
 class Program:

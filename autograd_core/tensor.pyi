@@ -679,5 +679,8 @@ def tensor(data: Any, dtype: Any = None, requires_grad: bool = False) -> Tensor:
 def asarray(data: Any, dtype: Any = None, copy: bool | None = None) -> Tensor:
     """`data` as a Tensor that shares its memory where it can (`copy=None`); a Tensor is returned as it is."""
 
+def new_leaf(made: Tensor) -> Tensor:
+    """A leaf that was just made of constants, as a recording wants it."""
+
 def host_array(data: Any, dtype: Any = None) -> np.ndarray:
     """Numbers or nested sequences as an ndarray, Python floats as the default float (32 bits), complex likewise."""

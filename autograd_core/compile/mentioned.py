@@ -58,7 +58,7 @@ def still_mentioned(names: list[Mentioned]) -> bool:
         RecordingError: a number, a text or None is another one.
     """
     for name, place, value in names:
-        now = place.get(name) if type(place) is dict else place.cell_contents
+        now = place.cell_contents if type(place) is CellType else place.get(name)
         if now is not value and not (type(now) is type(value) and isinstance(value, _PLAIN) and now == value):
             if _held(value) or _held(now):
                 return False
@@ -71,7 +71,7 @@ def still_mentioned(names: list[Mentioned]) -> bool:
 
 def _behind(place: Any, name: str) -> Any:
     try:
-        return place.get(name, mentioned) if type(place) is dict else place.cell_contents
+        return place.get(name, mentioned) if isinstance(place, dict) else place.cell_contents
     except ValueError:  # a cell that is empty yet
         return mentioned  # which is nothing that is held
 

@@ -145,6 +145,7 @@ class Compiled:
         trained = {id(p) for o in met for group in o.param_groups for p in group["params"]}
         self._leaves |= {id(t): t for t in [*tape.leaves(), *[t for t in arguments if id(t) in trained]]}
         if met or not self._warm:
+            del tape  # which holds the arrays that now move
             for optimizer in met:
                 optimizer.flatten()
             self._warm = True
@@ -176,7 +177,7 @@ class Compiled:
         leaves = self._leaves.values()
 
         def call() -> Any:
-            # Recorded: buffers that are assigned are written where they lie, and compiled functions inside are in it.
+            # Recorded: buffers that are assigned are written where they lie, and compiled functions inside belong to it.
             return _detached(record_call(self.function, args, kwargs, arguments, leaves)[1])
 
         return verified(program, list(leaves), arguments, call)

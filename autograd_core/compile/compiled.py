@@ -177,7 +177,7 @@ class Compiled:
         leaves = self._leaves.values()
 
         def call() -> Any:
-            # Recorded: buffers that are assigned are written where they lie, and compiled functions inside belong to it.
+            # Recorded: buffers that are assigned are written where they lie, and compiled functions inside are in it.
             return _detached(record_call(self.function, args, kwargs, arguments, leaves)[1])
 
         return verified(program, list(leaves), arguments, call)

@@ -122,9 +122,7 @@ class Program:
             self.streams[i] = (generator.stream.key, generator.stream.reserve(self.tape.reserved[i]))
         for leaf, _ in self.grad_results:
             leaf.grad = None  # what the call before left need not be there beside what this one makes
-        with np.errstate(all="ignore"):
-            for call, places in self.instructions:
-                call(*places)
+        _run(self.instructions)
         for tensor in self.changed:
             tensor.cell[0] += 1
         for leaf, array in self.grad_results:
@@ -191,6 +189,12 @@ class Program:
 
     def __repr__(self) -> str:
         return listing(self)
+
+
+@np.errstate(all="ignore")
+def _run(instructions: Sequence[Instruction]) -> None:
+    for call, places in instructions:
+        call(*places)
 
 
 def _passed(tape: Tape, steps: Sequence[Step], backend: Backend) -> tuple[list[Step], dict[int, int]]:

@@ -43,34 +43,35 @@ def same(a, b, tolerance=2e-5):
     np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance / 10)
 
 
-def test_an_option_that_is_switched_off_and_on_again():
+def same_where(change, rule, calls=12, tolerance=2e-5):
+    """Eager and compiled training have the same losses, with `change(i, model, optimizer, x)` before the i-th call."""
     results = []
     for compiles in (False, True):
-        _, optimizer, step = training(lambda p: rg.optim.AdamW(p, lr=1e-2))
+        model, optimizer, step = training(rule)
         run = rg.compile(step) if compiles else step
         losses = []
-        for i, (x, y) in enumerate(batches(12)):
-            optimizer.param_groups[0]["weight_decay"] = 0.0 if i in (6, 7) else 0.1 * (i + 1)
+        for i, (x, y) in enumerate(batches(calls)):
+            change(i, model, optimizer, x)
             losses.append(run(x, y).item())
         results.append(losses)
-    same(*results)
+    same(*results, tolerance)
+
+
+def test_an_option_that_is_switched_off_and_on_again():
+    def change(i, model, optimizer, x):
+        optimizer.param_groups[0]["weight_decay"] = 0.0 if i in (6, 7) else 0.1 * (i + 1)
+
+    same_where(change, lambda p: rg.optim.AdamW(p, lr=1e-2))
 
 
 def test_parameters_that_other_functions_updated_more_often():
-    results = []
-    for compiles in (False, True):
-        model, optimizer, step = training(lambda p: rg.optim.Adam(p, lr=0.05, betas=(0.5, 0.6)))
-        run = rg.compile(step) if compiles else step
-        losses = []
-        for i, (x, y) in enumerate(batches(14)):
-            if i == 6:
-                for _ in range(3):
-                    optimizer.zero_grad()
-                    model[0](x).sum().backward()
-                    optimizer.step()
-            losses.append(run(x, y).item())
-        results.append(losses)
-    same(*results, 2e-4)
+    def change(i, model, optimizer, x):
+        for _ in range(3 if i == 6 else 0):
+            optimizer.zero_grad()
+            model[0](x).sum().backward()
+            optimizer.step()
+
+    same_where(change, lambda p: rg.optim.Adam(p, lr=0.05, betas=(0.5, 0.6)), 14, 2e-4)
 
 
 def test_verify_of_gradients_that_add_up():
@@ -435,49 +436,32 @@ def test_gradients_of_parameters_that_a_call_does_not_use_are_taken_away_too():
 
 @pytest.mark.parametrize("call", [2, 6])  # between the two recordings, and later
 def test_an_optimizer_whose_state_is_cleared(call):
-    results = []
-    for compiles in (False, True):
-        _, optimizer, step = training(lambda p: rg.optim.Adam(p, lr=0.05))
-        run = rg.compile(step) if compiles else step
-        losses = []
-        for i, (x, y) in enumerate(batches(12)):
-            if i == call:
-                optimizer.state.clear()
-            losses.append(run(x, y).item())
-        results.append(losses)
-    same(*results, 2e-4)
+    def change(i, model, optimizer, x):
+        if i == call:
+            optimizer.state.clear()
+
+    same_where(change, lambda p: rg.optim.Adam(p, lr=0.05), tolerance=2e-4)
+
+
+TAKEN = {
+    "one state": lambda state, p: state.pop(p),
+    "all in it": lambda state, p: state[p].clear(),
+    "one of its tensors": lambda state, p: state[p].update(exp_avg=rg.zeros(p.shape)),
+}
 
 
 @pytest.mark.parametrize("call", [2, 6])
-@pytest.mark.parametrize("change", ["one state", "all in it", "one of its tensors"])
-def test_a_state_of_one_parameter_that_is_taken_away(change, call):
-    results = []
-    for compiles in (False, True):
-        model, optimizer, step = training(lambda p: rg.optim.Adam(p, lr=0.05))
-        run = rg.compile(step) if compiles else step
-        losses = []
-        for i, (x, y) in enumerate(batches(12)):
-            if i == call and change == "one state":
-                del optimizer.state[model[2].weight]
-            elif i == call and change == "all in it":
-                optimizer.state[model[2].weight].clear()
-            elif i == call:
-                optimizer.state[model[2].weight]["exp_avg"] = rg.zeros((3, 8))
-            losses.append(run(x, y).item())
-        results.append(losses)
-    same(*results, 2e-4)
+@pytest.mark.parametrize("taken", TAKEN)
+def test_a_state_of_one_parameter_that_is_taken_away(taken, call):
+    def change(i, model, optimizer, x):
+        if i == call:
+            TAKEN[taken](optimizer.state, model[2].weight)
+
+    same_where(change, lambda p: rg.optim.Adam(p, lr=0.05), tolerance=2e-4)
 
 
 def test_a_layer_that_is_unfrozen_between_two_recordings():
-    results = []
-    for compiles in (False, True):
-        model, _, step = training(lambda p: rg.optim.Adam(p, lr=0.05))
-        model[0].requires_grad_(False)
-        run = rg.compile(step) if compiles else step
-        losses = []
-        for i, (x, y) in enumerate(batches(8)):
-            if i == 2:
-                model[0].requires_grad_(True)
-            losses.append(run(x, y).item())
-        results.append(losses)
-    same(*results, 2e-4)
+    def change(i, model, optimizer, x):
+        model[0].requires_grad_(i >= 2)
+
+    same_where(change, lambda p: rg.optim.Adam(p, lr=0.05), 8, 2e-4)

@@ -38,6 +38,15 @@ def test_columns_by_name_with_quotes_and_line_ends(tmp_path: Path) -> None:
     assert read_columns(path, ["label"], delimiter=";") == {"label": ["3"]}
 
 
+def refused(path: Path, match: str, expected: str) -> None:
+    """Reading columns is an error of one line, which names the file."""
+    with pytest.raises(ValueError, match=match) as caught:
+        read_columns(path, ["text", "label"])
+    assert str(path) in str(caught.value)
+    assert expected in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("content", "expected"),
     [
@@ -54,11 +63,7 @@ def test_columns_by_name_with_quotes_and_line_ends(tmp_path: Path) -> None:
 )
 def test_files_that_are_no_table(tmp_path: Path, content: str | bytes, expected: str) -> None:
     path = written(tmp_path, content)
-    with pytest.raises(ValueError, match="table") as caught:
-        read_columns(path, ["text", "label"])
-    assert str(path) in str(caught.value)
-    assert expected in str(caught.value)
-    assert "\n" not in str(caught.value)
+    refused(path, "table", expected)
 
 
 def test_an_object_per_line(tmp_path: Path) -> None:
@@ -99,11 +104,7 @@ def test_an_object_per_line(tmp_path: Path) -> None:
 def test_lines_that_are_no_row(tmp_path: Path, line: str | bytes, expected: str) -> None:
     content = line.encode() if isinstance(line, str) else line
     path = written(tmp_path, b'{"text": "good", "label": "1"}\n\n' + content + b"\n", "table.jsonl")
-    with pytest.raises(ValueError, match="line 3") as caught:
-        read_columns(path, ["text", "label"])
-    assert str(path) in str(caught.value)
-    assert expected in str(caught.value)
-    assert "\n" not in str(caught.value)
+    refused(path, "line 3", expected)
 
 
 def test_no_objects_at_all(tmp_path: Path) -> None:

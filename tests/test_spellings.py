@@ -104,3 +104,13 @@ def test_randint_takes_a_shape_in_either_place():
     assert rg.randint(10, (2, 3)).shape == rg.randint(0, 10, (2, 3)).shape == (2, 3)
     with pytest.raises(ValueError, match=r"\[low, high\), got low=3 and high=3"):
         rg.randint(3, 3, (2,))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bool"])
+@pytest.mark.parametrize("turn", [lambda x: x.T, lambda x: x[:, ::2], lambda x: x[:, :1], lambda x: x[0, ::2], rg.flip])
+def test_contiguous_lies_row_by_row(turn, dtype):
+    x = turn(rg.asarray(np.arange(12).reshape(3, 4) % 3).astype(dtype))
+    found = x.contiguous()
+    assert found.array.flags.c_contiguous
+    np.testing.assert_array_equal(found.numpy(), x.numpy())
+    assert found.contiguous() is found

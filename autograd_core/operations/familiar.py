@@ -64,7 +64,10 @@ def t(x: TensorLike) -> Tensor:
 @method
 def contiguous(x: Tensor) -> Tensor:
     """The same values in row-major order: x itself where they lie so already."""
-    return x if x.array.flags.c_contiguous else FUNCTIONS["positive"](FUNCTIONS["reshape"](x, shape=x.shape))
+    if x.array.flags.c_contiguous:
+        return x
+    flat = FUNCTIONS["reshape"](x, shape=(x.size,))  # a copy, but where elements lie at equal distances
+    return FUNCTIONS["reshape"](flat if flat.array.flags.c_contiguous else copy(flat), shape=x.shape)
 
 
 @method

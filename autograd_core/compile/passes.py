@@ -88,7 +88,7 @@ def needless_copies(
             view = step.inputs[0].number
             memory = _turned(view, makers)
             own = memory in makers and root[memory] == memory and memory not in held
-            if own and not {memory, view, step.outputs[0]} & set(written):
+            if own and not any(n in written for n in (memory, view, step.outputs[0])):
                 stands_for[step.outputs[0]] = view
                 held.add(memory)
                 continue

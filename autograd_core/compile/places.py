@@ -65,7 +65,7 @@ class Builder:
             self._put(number, tensor.array)
         given = {id(t): i for i, t in tape.given.items()}
         reads_at_entry = [
-            (self._put(n, self._new(*tape.specs[n], lasting=n in self.lasting)[1]), leaf)
+            (self._put(n, self._empty(*tape.specs[n], lasting=n in self.lasting)), leaf)
             for n, leaf in tape.grad_reads.items()
         ]
         program.grad_places = [(place, leaf) for place, leaf in reads_at_entry if id(leaf) not in given]
@@ -112,9 +112,9 @@ class Builder:
         self.places[number] = array
         return array
 
-    def _empty(self, shape: tuple[int, ...], dtype: Any) -> Any:
+    def _empty(self, shape: tuple[int, ...], dtype: Any, lasting: bool = False) -> Any:
         """An array that is never used again for another value."""
-        return self._new(shape, dtype)[1]
+        return self._new(shape, dtype, lasting)[1]
 
     def _new(self, shape: tuple[int, ...], dtype: Any, lasting: bool = False) -> tuple[Any, Any]:
         """Memory and an array in it: a piece of the arena, which other programs use too, or, for what lasts until the

@@ -8,15 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from ..autograd_core.compile.mentioned import is_plain
 from ..autograd_core.context import current
 from .parameter import Parameter
 
 if TYPE_CHECKING:
     from .module import Module
 
-_PLAIN = (bool, int, float, complex, str, bytes, type(None), np.generic, np.dtype, slice)
 _INTERNAL = frozenset(["training", "_registrations", "_buffers", "_pre_hooks", "_forward_hooks", "_options", "_noted"])
 
 
@@ -65,12 +63,4 @@ def _note(module: Module, name: str, value: Any) -> tuple[type, Any] | None:
     """What is kept of a value, None of one that is registered: values are the same where this is equal."""
     if isinstance(value, Parameter) or name in module._buffers or hasattr(type(value), "_registrations"):
         return None
-    return type(value), repr(value) if _is_plain(value) else _Same(value)
-
-
-def _is_plain(value: Any) -> bool:
-    if type(value) in (list, tuple, set, frozenset):
-        return all(map(_is_plain, value))
-    if type(value) is dict:
-        return all(map(_is_plain, [*value, *value.values()]))
-    return isinstance(value, _PLAIN)
+    return type(value), repr(value) if is_plain(value) else _Same(value)

@@ -23,9 +23,9 @@ import numpy as np
 from ..context import current
 from ..recorder import RecordingError
 from ..tensor import TENSOR_TYPES, Tensor, asarray
-from ..transforms import nesting, tree_map, tree_rebuild
+from ..transforms import nesting, tree_leaves, tree_map, tree_rebuild
 from .arena import Arena
-from .mentioned import mentioned, still_mentioned
+from .mentioned import Mentioned, changes, is_plain, mentioned, unchanged
 from .naming import argument_names
 from .program import Called, Program
 from .signature import check_results, copied_in, describe, shared, what_changes
@@ -46,7 +46,7 @@ class Compiled:
         self.verify = verify
         self.programs: dict[Any, Program] = {}
         self.program: Program | None = None
-        self._nests: dict[Any, Any] = {}  # signature → nest of the result
+        self._others: dict[Any, list[Program]] = {}  # signature → programs for other values of what is mentioned
         self._first: dict[Any, Tape] = {}  # signature → the recording that waits to be confirmed
         self._arenas: dict[str, Arena] = {}  # by backend
         self._kept: set[Any] = set()  # signatures whose first call kept values that it had made
@@ -73,7 +73,7 @@ class Compiled:
             self.program = program
             if self.verify:
                 return self._verified(program, arguments, _as_tensors(args), _as_tensors(kwargs))
-            nest, results = self._nests[signature], program.run(arguments)
+            nest, results = program.called.result, program.run(arguments)
             return results[0] if nest is None else tree_rebuild(nest, iter(results))
 
     def prepare(self, *args: Any, **kwargs: Any) -> None:
@@ -101,13 +101,24 @@ class Compiled:
                         tensor.grad = grad
 
     def _valid(self, signature: Any) -> Program | None:
-        """The program of a signature, if there is one and what it holds was not replaced since: else it is recorded
-        anew."""
+        """The program of a signature, if there is one for the values that are mentioned now: else it is recorded."""
         program = self.programs.get(signature)
-        if program is not None and not (program.tape.stands() and still_mentioned(program.called.mentioned)):
-            del self.programs[signature]
-            return None
-        return program
+        if program is None or (program.tape.stands() and unchanged(program.called.mentioned)):
+            return program
+        made = [self.programs.pop(signature), *self._others.pop(signature, ())]
+        # One that stood for another number may be asked for again, one whose tensors were replaced may not.
+        alive = [p for p in made if p.tape.stands() and all(is_plain(m.value) for m in changes(p.called.mentioned))]
+        fitting = next((p for p in alive if unchanged(p.called.mentioned)), None)
+        self._others[signature] = [p for p in alive if p is not fitting]
+        if fitting is not None:
+            self.programs[signature] = fitting
+        elif len(alive) >= MAX_PROGRAMS:
+            raise RecordingError(
+                f"{changes(alive[0].called.mentioned)[0].name!r} changes from call to call of the compiled function, "
+                f"which made {MAX_PROGRAMS} programs for its values. Pass it as an argument (a 0-d Tensor), or keep it "
+                "in one that is changed with fill_."
+            )
+        return fitting
 
     def _record(self, signature: Any, args: Any, kwargs: Any, undo: list[Undo] | None = None) -> Any:
         """An eager call that is watched. The first of all only warms up, the second is confirmed by the third.
@@ -166,12 +177,15 @@ class Compiled:
             raise RecordingError("a compiled function met no tensor: there is nothing to compile")
         arena = self._arenas.setdefault(backend.name, Arena(backend))
         self.programs[signature] = program = Program(tape, arguments, backend, arena)
-        self._nests[signature] = nest = tree_map(lambda leaf: None, result)
+        nest = tree_map(lambda leaf: None, result)
         names = argument_names(self.function, args, kwargs, arguments)
-        program.called = Called(self.function, names, nest, self._lock, self._leaves, mentioned(self.function))
+        program.called = Called(self.function, names, nest, self._lock, self._leaves, self._mentioned(args, kwargs))
         program.take_gradients()
         backend.empty_cache()  # the eager calls' memory goes back: the program has its own
         return result
+
+    def _mentioned(self, args: Any, kwargs: Any) -> list[Mentioned]:
+        return mentioned(self.function, [v for _, v in tree_leaves((args, kwargs))], self._modules.values())
 
     def _verified(self, program: Program, arguments: list[Tensor], args: Any, kwargs: Any) -> Any:
         leaves = self._leaves.values()

@@ -6,7 +6,8 @@
     call 4…  the program runs; a new signature needs one recording more
 
 A signature is the nest, shapes and dtypes of the arguments, the values of the static ones, and the modes of what was
-met inside (modules, leaves, optimizers). Results carry no graph: put `backward()` into the function.
+met inside (modules, leaves, optimizers). What else the function reads in Python is `mentioned`: where that changes, the
+call is recorded anew. Results carry no graph: put `backward()` into the function.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from ..recorder import RecordingError
 from ..tensor import TENSOR_TYPES, Tensor, asarray
 from ..transforms import nesting, tree_leaves, tree_map, tree_rebuild
 from .arena import Arena
+from .lasting import left_behind
 from .mentioned import Mentioned, changes, is_plain, mentioned, unchanged
 from .naming import argument_names
 from .program import Called, Program
@@ -50,6 +52,7 @@ class Compiled:
         self._first: dict[Any, Tape] = {}  # signature → the recording that waits to be confirmed
         self._arenas: dict[str, Arena] = {}  # by backend
         self._kept: set[Any] = set()  # signatures whose first call kept values that it had made
+        self._in_a_row = 0  # calls that were recorded anew because what is mentioned had changed
         self._warm = self._confirmed = False
         self._modules: dict[int, Any] = {}
         self._leaves: dict[int, Tensor] = {}
@@ -70,7 +73,7 @@ class Compiled:
             program = self._valid(signature)
             if program is None:
                 return self._record(signature, _as_tensors(args), _as_tensors(kwargs))
-            self.program = program
+            self.program, self._in_a_row = program, 0
             if self.verify:
                 return self._verified(program, arguments, _as_tensors(args), _as_tensors(kwargs))
             nest, results = program.called.result, program.run(arguments)
@@ -106,19 +109,21 @@ class Compiled:
         if program is None or (program.tape.stands() and unchanged(program.called.mentioned)):
             return program
         made = [self.programs.pop(signature), *self._others.pop(signature, ())]
-        # One that stood for another number may be asked for again, one whose tensors were replaced may not.
+        # One for another number may be asked for again, one whose tensors or objects were replaced may not.
         alive = [p for p in made if p.tape.stands() and all(is_plain(m.value) for m in changes(p.called.mentioned))]
         fitting = next((p for p in alive if unchanged(p.called.mentioned)), None)
-        self._others[signature] = [p for p in alive if p is not fitting]
+        self._others[signature] = [p for p in alive if p is not fitting][:MAX_PROGRAMS]
         if fitting is not None:
             self.programs[signature] = fitting
-        elif len(alive) >= MAX_PROGRAMS:
+            return fitting
+        self._in_a_row += 1
+        if alive and self._in_a_row > MAX_PROGRAMS:
             raise RecordingError(
                 f"{changes(alive[0].called.mentioned)[0].name!r} changes from call to call of the compiled function, "
-                f"which made {MAX_PROGRAMS} programs for its values. Pass it as an argument (a 0-d Tensor), or keep it "
-                "in one that is changed with fill_."
+                f"and {MAX_PROGRAMS} calls in a row were recorded anew. Pass it as an argument (a 0-d Tensor), or keep "
+                "it in one that is changed with fill_."
             )
-        return fitting
+        return None
 
     def _record(self, signature: Any, args: Any, kwargs: Any, undo: list[Undo] | None = None) -> Any:
         """An eager call that is watched. The first of all only warms up, the second is confirmed by the third.
@@ -138,7 +143,7 @@ class Compiled:
                 )
         for backend in {t.backend for t in [*arguments, *self._leaves.values()]}:
             backend.empty_cache()  # what eager calls left between their arrays would stay beside what this one needs
-        journal = undo is not None
+        journal, before = undo is not None, self._mentioned(args, kwargs)
         tape, result = record_call(self.function, args, kwargs, arguments, self._leaves.values(), journal)
         if tape.undo is not None and undo is not None:
             undo.append(tape.undo)
@@ -161,9 +166,12 @@ class Compiled:
                 optimizer.flatten()
             self._warm = True
             return result
-        if self._confirmed and signature not in self._kept and tape.keeps_values(result):
+        left = left_behind(before, tape, result)
+        if left and signature not in self._kept:
             self._kept.add(signature)  # state of its own (a cache, an average) came into being: a first call again
             return result
+        if left:
+            raise RecordingError(left)
         first = self._first.pop(signature, None)
         if first is not None and first.stands():
             compare(first, tape)
@@ -258,16 +266,14 @@ def compile(function: Callable, *, verify: bool = False) -> Compiled:
 
     Args:
         function: of tensors, arrays, numbers and nests of them. Tensors are copied into the program's own places
-            (parameters are used where they lie); other values are part of the signature. What Python holds elsewhere
-            is read when a program is made, not at its runs. Names that the function mentions may come to stand for
-            another tensor, module or optimizer (a new program is made), not for another number; what attributes of
-            modules were assigned (`dropout.p`) is part of the signature too; what is changed inside of a list or an
-            object of another kind is not noticed.
+            (parameters are used where they lie); other values are part of the signature. What the function reads in
+            Python elsewhere (names, attributes of objects and modules, lists and dicts, in functions that it calls
+            too) may change: a program is made for each of its values. Code of libraries is not looked into.
         verify: compare each replay with an eager call, and raise RecordingError where they differ. Slow.
 
     Raises, when called:
-        RecordingError: the function reads a value, depends on Python state that changes from call to call or that a
-            name it mentions stands for, takes or returns something that hides tensors, or has met more than 64
+        RecordingError: the function reads a value, depends on Python state that changes from call to call, keeps a
+            tensor beside its results, takes or returns something that hides tensors, or has met more than 64
             signatures.
 
     >>> import retrograd as rg

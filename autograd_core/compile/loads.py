@@ -65,6 +65,8 @@ def _count(code: CodeType, first: str, chains: Counter[Chain], loose: Counter[st
             counted[step.argval] = top
         elif name in _ROOTS or name.startswith("LOAD_FAST"):
             for variable in step.argval if isinstance(step.argval, tuple) else (step.argval,):
+                if name.startswith("LOAD_FAST") and variable in (*code.co_cellvars, *code.co_freevars):
+                    continue  # not its value but its cell, for a function inside
                 end(top)
                 kind = FIRST if variable == first and name != "LOAD_GLOBAL" else _ROOTS.get(name, LOCAL)
                 top = (kind, "" if kind == FIRST else variable)

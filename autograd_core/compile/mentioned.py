@@ -40,6 +40,11 @@ class Mentioned(NamedTuple):
     value: Any
     held: Any = None  # a text where that is plain, else the members; None of what is no nest
 
+    @property
+    def is_number(self) -> bool:
+        """Whether it was a number, a text or a flag."""
+        return isinstance(self.value, _PLAIN) and self.value is not None
+
 
 def mentioned(function: Any, arguments: Iterable[Any] = (), modules: Iterable[Any] = ()) -> list[Mentioned]:
     """What a function reads from outside, given objects that it is called with and modules that it calls."""
@@ -183,12 +188,14 @@ class _Walk:
 
     def _object(self, name: str, value: Any) -> None:
         kind = type(value)
-        is_module = hasattr(kind, "_registrations")
         if not _is_ours(kind.__module__):
             self._open.setdefault(id(value), (name, value))
-            self._function(getattr(kind, "forward" if is_module else "__call__", None), value)
-        for hooks in (value._pre_hooks, value._forward_hooks) if is_module else ():
-            for hook in (hooks or {}).values():
+        for owner in kind.__mro__:
+            if self._is_users(owner.__module__):
+                for method in filter(_is_implied, vars(owner)):
+                    self._function(vars(owner)[method], value)
+        if hasattr(kind, "_registrations"):
+            for hook in (*(value._pre_hooks or {}).values(), *(value._forward_hooks or {}).values()):
                 self._hand_on(name, hook)
         if "__wrapped__" in getattr(value, "__dict__", ()):
             self._hand_on(name, value.__wrapped__)
@@ -253,7 +260,16 @@ def _is_users(module: str) -> bool:
 
 
 def _is_ours(module: str) -> bool:
-    return module.partition(".")[0] == __package__.partition(".")[0]
+    return module.partition(".")[0] == __name__.partition(".")[0]
+
+
+def _is_implied(method: str) -> bool:
+    """Whether code that does something with an object may call a method of it without naming it."""
+    return method == "forward" or (method.startswith("__") and method not in _NOT_IMPLIED)
+
+
+_UNIMPLIED = ("init", "new", "del", "post_init", "init_subclass", "repr", "str", "eq", "ne", "hash", "setattr")
+_NOT_IMPLIED = {f"__{name}__" for name in _UNIMPLIED}
 
 
 def _itself(value: Any) -> Any:

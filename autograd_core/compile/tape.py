@@ -60,7 +60,6 @@ class Tape(Recorder):
         self.fixed: set[int] = set()  # storages that a call makes anew, always with the same values
         self.constants: dict[Any, int] = {}  # values → the number of the storage that passes made for them
         self.held: list[tuple[Tensor, Any, bool]] = []  # the storages, their arrays, and whether they want a gradient
-        self._brought: set[int] = set()  # numbers of leaves that the call made
         self._slots = slots
 
     def entered_array(self, number: int, array: Any, captured: Tensor | None) -> None:
@@ -103,19 +102,12 @@ class Tape(Recorder):
 
     def brought(self, leaf: Tensor) -> Tensor:
         """A copy of the constants, which each run makes anew: what is written into it the next does not find there."""
-        copied = leaf.clone()
-        self._brought.add(self.number(copied))
-        return copied
+        return leaf.clone()
 
-    def keeps_values(self, result: Any) -> bool:
-        """Whether values that the call made are still there, beside those that it returns and gradients: state for
-        later calls. Of leaves that it made and returns too, since a state may be returned."""
-        handed = [v.array for _, v in tree_leaves(result) if type(v) in TENSOR_TYPES]
-        handed += [leaf.grad.array for leaf, _ in self.grads if leaf.grad is not None]
-        apart = {id(a) for array in handed for a in (array, getattr(array, "base", None))}
-        made = {n for step in self.steps for n in step.outputs}
-        left = ((ref(), n) for ref, n in self._numbers.values() if n in made)
-        return any(a is not None and (n in self._brought or id(a) not in apart) for a, n in left)
+    def alive(self) -> list[tuple[int, Any]]:
+        """(number, array) of the values that somebody still holds."""
+        found = ((number, ref()) for ref, number in self._numbers.values())
+        return [(number, array) for number, array in found if array is not None]
 
     def reserve(self, generator: Any, key: int, counter: int, n_blocks: int) -> None:
         if generator not in self.generators:

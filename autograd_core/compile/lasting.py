@@ -1,0 +1,73 @@
+"""What a call leaves behind beside its results, gradients and changed tensors: a replay would leave nothing there.
+
+    a tensor that it made    kept in a list, by an object or a hook: it would stay that of the recorded call
+    a number                 that it changes itself and looks at, such as a count: it would stand still
+"""
+
+from __future__ import annotations
+
+import gc
+import sys
+from typing import Any
+
+from ..recorder import Step
+from ..tensor import TENSOR_TYPES, Tensor
+from ..transforms import tree_leaves
+from .mentioned import Mentioned, changes
+from .tape import Tape
+
+
+def left_behind(before: list[Mentioned], tape: Tape, result: Any) -> str:
+    """What is wrong with a call and how to mend it, "" where nothing is.
+
+    Args:
+        before: what the function mentions, as it was before the call.
+        tape, result: of the call; the result is detached from its graph.
+    """
+    for mentioned in changes(before):
+        if mentioned.is_number:
+            return (
+                f"the compiled function changes {mentioned.name!r}, which was {mentioned.value!r} before the call, and "
+                "looks at it: a replay would do neither. Count outside of it and pass the number as an argument, or "
+                "keep it in a 0-d Tensor that operations change."
+            )
+    kept = _kept(tape, result)
+    if kept is None:
+        return ""
+    made = f"the result of {kept.record.name}" if kept.record else "a tensor"
+    return (
+        f"the compiled function keeps {made} that it made at {kept.line}: a replay would leave there what the recorded "
+        "call did. Return it, or write it into a tensor from outside (copy_ under rg.no_grad())."
+    )
+
+
+def _kept(tape: Tape, result: Any) -> Step | None:
+    """The step whose result somebody holds who is neither the caller nor a gradient."""
+    results = [v for _, v in tree_leaves(result) if type(v) in TENSOR_TYPES]
+    gradients = [leaf.grad for leaf, _ in tape.grads if leaf.grad is not None]
+    if not _left(tape, results, gradients) and all(sys.getrefcount(t.array) <= _HELD_ONCE for t in results):
+        return None
+    gc.collect()  # a graph that goes round in a circle holds nothing for anybody
+    known = {id(t) for t in [*results, *gradients, *tape.storages.values()]}
+    numbers = _left(tape, results, gradients)
+    for tensor in results:
+        holders = (t for t in gc.get_referrers(tensor.array) if type(t) in TENSOR_TYPES)
+        if any(id(t) not in known for t in holders):
+            numbers.append(tape.number(tensor))
+    return next((step for step in tape.steps if _made(tape, step) & {*numbers}), None)
+
+
+_HELD_ONCE = 2  # by the one tensor, and by the question
+
+
+def _left(tape: Tape, *handed: list[Tensor]) -> list[int]:
+    """The values that steps made, and that still lie somewhere else than in these tensors."""
+    arrays = [t.array for tensors in handed for t in tensors]
+    apart = {id(a) for array in arrays for a in (array, getattr(array, "base", None))}
+    made = {number for step in tape.steps for number in _made(tape, step)}
+    return [number for number, array in tape.alive() if number in made and id(array) not in apart]
+
+
+def _made(tape: Tape, step: Step) -> set[int]:
+    """The values that a step made: another handle on an array from outside (`alias`) is none."""
+    return {*step.outputs}.difference(tape.captured, tape.inputs)

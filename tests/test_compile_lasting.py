@@ -1,0 +1,164 @@
+"""What a compiled function leaves behind in Python, which a replay would not: an error, or its own affair."""
+
+from __future__ import annotations
+
+import types
+
+import pytest
+import retrograd as rg
+from retrograd.autograd_core.recorder import RecordingError
+
+
+def kept_by_an_object(place):
+    def f(x):
+        place.last = x * 2
+        return x.sum()
+
+    return f
+
+
+def kept_in_a_list(place):
+    place.losses = []
+
+    def f(x):
+        place.losses.append((x * 2).sum())
+        return x.sum()
+
+    return f
+
+
+def kept_by_a_hook(place):
+    seen = {}
+    model = rg.nn.Linear(3, 2)
+    model.register_forward_hook(lambda module, args, out: seen.__setitem__("out", out.detach()))
+    return lambda x: model(x).sum()
+
+
+def kept_beside_the_result(place):
+    def f(x):
+        place.loss = loss = (x * 2).sum()
+        return loss
+
+    return f
+
+
+def kept_without_its_graph(place):
+    def f(x):
+        loss = (x * 2).sum()
+        place.loss = loss.detach()
+        return loss
+
+    return f
+
+
+def kept_in_an_argument(place):
+    found = []
+
+    def f(x, found):
+        found.append(x * 2)
+        return x.sum()
+
+    return lambda x: f(x, found)
+
+
+def an_average_bound_anew(place):
+    place.mean = rg.zeros(())
+
+    def f(x):
+        place.mean = 0.9 * place.mean + 0.1 * x.sum()
+        return place.mean
+
+    return f
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        kept_by_an_object,
+        kept_in_a_list,
+        kept_by_a_hook,
+        kept_beside_the_result,
+        kept_without_its_graph,
+        kept_in_an_argument,
+        an_average_bound_anew,
+    ],
+)
+def test_a_tensor_that_is_kept_is_an_error(made):
+    f = rg.compile(made(types.SimpleNamespace()))
+    f(rg.ones(3))
+    with pytest.raises(RecordingError, match=r"keeps the result of \w+ .* at .*test_compile_lasting.*Return it"):
+        [f(rg.ones(3)) for _ in range(3)]
+
+
+@pytest.mark.parametrize("place", [types.SimpleNamespace(n=0), None])
+def test_a_count_that_is_looked_at_is_an_error(place):
+    n = 0
+
+    @rg.compile
+    def of_its_own(x):
+        nonlocal n
+        n += 1
+        return x * 10 if n % 5 == 0 else x
+
+    @rg.compile
+    def of_an_object(x):
+        place.n += 1
+        return x * 10 if place.n % 5 == 0 else x
+
+    f, name = (of_its_own, "n") if place is None else (of_an_object, "place.n")
+    with pytest.raises(RecordingError, match=f"changes '{name}', which was .* Count outside"):
+        [f(rg.ones(3)) for _ in range(4)]
+
+
+def test_a_count_that_is_only_counted_is_no_error():
+    place = types.SimpleNamespace(calls=0)
+
+    @rg.compile
+    def f(x):
+        place.calls += 1
+        return x * 2
+
+    for _ in range(6):
+        assert f(rg.ones(1)).item() == 2
+    assert place.calls == 3
+
+
+def test_what_is_made_once_and_kept_is_no_error():
+    masks = {}
+
+    @rg.compile
+    def f(x):
+        if x.shape not in masks:
+            masks[x.shape] = rg.ones(x.shape) * 2
+        return x * masks[x.shape]
+
+    for n in (3, 3, 3, 3, 4, 4, 4, 3, 5, 5, 4, 3):
+        assert f(rg.ones(n)).tolist() == [2.0] * n
+
+
+def test_results_that_share_memory_and_gradients_are_the_caller_s():
+    w = rg.nn.Parameter(rg.ones(3))
+
+    @rg.compile
+    def f(x):
+        y = w * x
+        w.grad = None
+        y.sum().backward()
+        return y, y.detach(), y[0], y.T, w.grad, w, x
+
+    for _ in range(6):
+        assert [r.tolist() for r in f(rg.ones(3))] == [[1.0] * 3] * 2 + [1.0] + [[1.0] * 3] * 4
+    assert len(f.programs) == 1
+
+
+def test_a_graph_that_goes_round_in_a_circle_is_kept_by_nobody():
+    @rg.compile
+    def f(x):
+        def again(n):
+            return y if n == 0 else again(n - 1)
+
+        y = x * 2
+        return again(2).sum()
+
+    for _ in range(6):
+        assert f(rg.ones(3)).item() == 6

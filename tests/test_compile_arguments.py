@@ -280,6 +280,29 @@ def test_arguments_that_overlap_and_are_changed_are_refused():
         f(both[:3], both[1:4])
 
 
+def test_arguments_that_lie_in_what_the_function_changes():
+    kept = rg.zeros(4, 3)
+
+    @rg.compile
+    def read_before(x):
+        total = x.sum()
+        kept.add_(1)
+        return total
+
+    @rg.compile
+    def read_after(x):
+        kept.add_(1)
+        return (x * 2).sum()
+
+    for call in range(5):
+        assert read_before(kept[1]).item() == 3 * call
+    for call in range(5, 10):
+        assert read_after(kept[1].clone()).item() == 6 * call
+    for inside in (kept[1], kept[:, 0][:3]):
+        with pytest.raises(RecordingError, match=r"lies in the memory of a tensor .* changes before .*\.clone\(\)"):
+            read_after(inside)
+
+
 def test_indices_that_come_from_an_index():
     f = rg.compile(lambda x, i: (x[i[0]], x[:, i[1]], x[1][i[0]], x[i[0], i[1]]))
     x = rg.tensor(np.arange(12.0).reshape(3, 4))

@@ -24,11 +24,11 @@ from .expansion import expand
 from .fusion import fuse
 from .listing import flops, listing
 from .mentioned import Mentioned
+from .overlaps import read_after_changes, refuse_overlap, refuse_stale
 from .passes import dead_code, is_effect, merge_equal, needless_copies, reads
 from .places import Builder
 from .pools import relu_after_pool
 from .recompute import recompute
-from .signature import refuse_overlap
 from .simplify import fold_constants, simplify
 from .tape import Tape
 
@@ -71,6 +71,7 @@ class Program:
         self.outputs = [Value(stands_for.get(o.number, o.number)) if isinstance(o, Value) else o for o in tape.outputs]
         wanted = {o.number for o in self.outputs if isinstance(o, Value)} | {n for _, n in self.grads if n is not None}
         steps = dead_code(steps, wanted)
+        self.late = read_after_changes(tape, roots(tape, tape.steps))
         self.streams = [(0, 0)] * len(tape.generators)  # key and counter of each, for this run
         refused: set[tuple[int, ...]] = set()
         while True:  # a group that no kernel can be made for is taken apart, and its steps run with the array library
@@ -108,6 +109,8 @@ class Program:
         """Copy the arguments in, repeat what Python did, run, and hand the results out as fresh tensors."""
         if self.changed_inputs:
             refuse_overlap(arguments, self.changed_inputs)
+        if self.late:
+            refuse_stale(arguments, self.late)
         for place, tensor in zip(self.input_places, arguments, strict=True):
             place[...] = tensor.array
         for check in self.checks:

@@ -12,7 +12,7 @@ would go on with the ones it was recorded with.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -62,28 +62,6 @@ def shared(tensors: list[Tensor]) -> tuple[int, ...]:
     """Which of the tensors lie in one array, () if each has its own: such a program reads and writes one place."""
     ids = [id(tensor.array) for tensor in tensors]
     return () if len(set(ids)) == len(ids) else tuple(map(ids.index, ids))
-
-
-def refuse_overlap(tensors: Sequence[Tensor], changed: Sequence[int]) -> None:
-    """Raise RecordingError for an argument that is changed in place and lies across another one: a program, which
-    copies its arguments in, would not see the change there."""
-    for i in changed:
-        for j, other in enumerate(tensors):
-            if _overlap(other.backend, tensors[i].array, other.array):
-                raise RecordingError(
-                    f"the compiled function changes tensor {i} of its arguments in place, which shares memory with "
-                    f"tensor {j}. Pass one of them as a .clone(), or the tensor whose parts they are."
-                )
-
-
-def _overlap(backend: Any, one: Any, other: Any) -> bool:
-    if one is other or not backend.shares_memory(one, other):
-        return False
-    try:
-        work: Any = 1000  # columns of one array do not overlap, though their bounds do
-        return type(one) is not np.ndarray or np.shares_memory(one, other, max_work=work)
-    except np.exceptions.TooHardError:
-        return True
 
 
 def _static(value: Any) -> Any:

@@ -191,11 +191,45 @@ def test_the_cache(tmp_path):
     again = finish(start(tmp_path))
     assert "compiling" not in again
     assert "Warning" not in again
-    for file in folder.glob("__pycache__/*.nb*"):
-        file.write_bytes(b"nothing that can be loaded")
+    for file in folder.glob("__pycache__/*.nb*"):  # in the middle of machine code, which would end the process
+        code = bytearray(file.read_bytes())
+        code[len(code) // 5 :: 7] = bytes(len(code[len(code) // 5 :: 7]))
+        file.write_bytes(code)
     assert finish(start(tmp_path)).count("RuntimeWarning: a damaged entry") == 1
     assert "Warning" not in finish(start(tmp_path))
     assert not list(folder.glob("*.part"))
+
+
+def test_code_is_used_only_as_it_was_compiled(tmp_path):
+    from retrograd.backends.kernels import cache
+
+    source, code = tmp_path / "kernel_a.py", tmp_path / "__pycache__"
+    code.mkdir()
+    index, data = code / "kernel_a.kernel_a-10.py311.nbi", code / "kernel_a.kernel_a-10.py311.1.nbc"
+
+    def put(text: bytes) -> None:
+        index.write_bytes(b"index")
+        data.write_bytes(text)
+
+    put(b"one")
+    assert not cache.compiled(source)  # whoever wrote it was ended before it was whole
+    assert not cache.forget(source)
+    put(b"one")
+    cache.put_seal(source)
+    put(b"two")
+    assert not cache.compiled(source)
+    cache.put_seal(source)  # by another process, which compiled it at the same time
+    assert cache.compiled(source)
+    put(b"one")
+    assert cache.compiled(source)
+    for damage in (b"", b"on", b"onf"):
+        put(damage)
+        assert not cache.compiled(source)
+    index.unlink()
+    data.unlink()
+    assert not cache.compiled(source)
+    assert cache.forget(source)
+    assert not list(code.iterdir())
 
 
 @needs_numba

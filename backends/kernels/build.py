@@ -1,7 +1,7 @@
 """Descriptions become functions: from this process, from the cache, or compiled by worker processes.
 
 A kernel that cannot be made is None, with one warning; the program then runs its steps with NumPy. A number is never
-wrong because a file was damaged: what does not load is compiled again.
+wrong because a file was damaged: code that is not as it was made is compiled again.
 """
 
 from __future__ import annotations
@@ -34,10 +34,13 @@ def build(descriptions: Sequence[Description]) -> dict[str, Kernel | None]:
     if wanted:
         files = _files(wanted)
         missing = [path for path in files.values() if not cache.compiled(path)]
+        damaged = [path for path in missing if cache.forget(path)]
+        if damaged:
+            _warn(f"a damaged entry of the kernel cache is made anew, in {damaged[0].parent}")
         if missing:
             _compile(missing)
         for key, path in files.items():
-            _built[key] = _loaded(path, wanted[key])
+            _built[key] = _loaded(path)
     return {d.key: _built[d.key] for d in descriptions}
 
 
@@ -95,22 +98,14 @@ def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _loaded(path: Path, description: Description) -> Kernel | None:
-    """The function in a file. Where that fails, once more from a new file: the cache may be damaged."""
+def _loaded(path: Path) -> Kernel | None:
+    """The function in a file, None with a warning where it cannot be compiled."""
     try:
         return _entry(load(path))
     except Exception as error:
-        reason: Any = error
-    cache.forget(path)
-    try:
-        cache.write(path, source(description, path.stem))
-        kernel = _entry(load(path))
-    except Exception as error:
         text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        _warn(f"a generated kernel could not be compiled, NumPy computes instead: {text}")
-        return None
-    _warn(f"a damaged entry of the kernel cache was made anew: {type(reason).__name__}")
-    return kernel
+    _warn(f"a generated kernel could not be compiled, NumPy computes instead: {text}")
+    return None
 
 
 def _entry(dispatcher: Any) -> Kernel:

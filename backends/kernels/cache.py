@@ -3,7 +3,7 @@
 The folder is `RETROGRAD_CACHE`, by default `retrograd` in the user's cache directory, readable by the user alone. A
 kernel's name says all that its code depends on: the description, the generator, and the versions and the processor
 that the code is for. Files are written aside and renamed, so two processes that make the same kernel do not disturb
-each other.
+each other. Code is used only if its bytes have the sum that was written down when it was compiled.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from pathlib import Path
 from .description import Description
 
 _FILES = ("mathematics.py", "compiled.py", "numba_generator.py", "stages.py", "expressions.py")
+_SEAL = ".whole"
 
 
 def folder() -> Path:
@@ -76,12 +77,36 @@ def prepared() -> Path:
 
 
 def compiled(path: Path) -> bool:
-    """Whether compiled code lies beside a source file."""
-    return path.exists() and any(path.parent.glob(f"__pycache__/{path.stem}.*.nbi"))
+    """Whether compiled code lies beside a source file, just as it was made: other code may end the process."""
+    seal = _seal(path)
+    return seal is not None and seal.exists()
 
 
-def forget(path: Path) -> None:
-    """Remove a kernel's source and code."""
-    for file in [path, *path.parent.glob(f"__pycache__/{path.stem}.*")]:
+def put_seal(path: Path) -> None:
+    """Write down what the code beside a source file is, after it was compiled. Where that fails it is made again."""
+    seal = _seal(path)
+    if seal is not None:
+        with contextlib.suppress(OSError):
+            seal.touch()
+
+
+def forget(path: Path) -> bool:
+    """Remove a kernel's code. Whether it had been whole once."""
+    files = [*path.parent.glob(f"__pycache__/{path.stem}.*")]
+    for file in files:
         with contextlib.suppress(OSError):
             file.unlink()
+    return any(file.suffix == _SEAL for file in files)
+
+
+def _seal(path: Path) -> Path | None:
+    """An empty file whose name holds the sum of the code, None where there is no code. Processes that compile the same
+    kernel at once put one each, so that whoever writes last leaves code that has its seal."""
+    digest = hashlib.sha256()
+    try:
+        files = sorted(path.parent.glob(f"__pycache__/{path.stem}.*.nb[ic]"))
+        for file in files:
+            digest.update(file.name.encode() + file.read_bytes())
+    except OSError:  # another process is making it anew
+        return None
+    return path.parent / "__pycache__" / f"{path.stem}.{digest.hexdigest()[:32]}{_SEAL}" if files else None

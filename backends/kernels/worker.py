@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from .cache import put_seal
+
 
 def load(path: Path) -> Any:
     """The compiled function in a generated file; compiles it where the cache beside the file has no code."""
@@ -20,6 +22,7 @@ def load(path: Path) -> Any:
         spec.loader.exec_module(module)
     finally:
         sys.dont_write_bytecode = dont_write
+    put_seal(path)
     return getattr(module, path.stem)
 
 

@@ -197,6 +197,8 @@ class Builder:
                 maker = made.get(piece)
                 if maker is None or maker.record is None or piece in self.pieces:
                     continue
+                if any(piece == other for other, _, _ in pieces):  # laid down twice: it is copied the second time
+                    continue
                 if len(maker.outputs) != 1 and maker.record is not FUSED:
                     continue
                 if math.prod(self.tape.specs[piece][0]) == end - start and self._straight(value.number, piece, made):
@@ -346,7 +348,7 @@ class Builder:
         calls, end = [], 0
         for array in inputs:
             start, end = end, end + array.shape[0]
-            if not self.backend.shares_memory(array, out):
+            if not self.backend.shares_memory(array, out[start:end]):
                 calls.append((out.__setitem__, (slice(start, end), array)))
         return calls
 

@@ -108,6 +108,24 @@ def test_outputs_are_fresh_and_carry_no_graph():
         values[-1].backward()
 
 
+@pytest.mark.parametrize("verify", [False, True])
+def test_what_is_changed_and_returned_is_a_copy_from_the_first_call_on(verify):
+    total, w = rg.zeros(()), rg.nn.Parameter(rg.ones(2))
+
+    def f(x):
+        with rg.no_grad():
+            total.add_(x.sum())
+            w.add_(1)
+            x.add_(1)
+        return total, w, x
+
+    f, x = rg.compile(f, verify=verify), rg.zeros(2)
+    results = [f(x) for _ in range(5)]
+    assert [t.item() for t, _, _ in results] == [0.0, 2.0, 6.0, 12.0, 20.0]
+    assert [w.tolist() for _, w, _ in results] == [[i + 2.0] * 2 for i in range(5)]
+    assert [x.tolist() for _, _, x in results] == [[i + 1.0] * 2 for i in range(5)]
+
+
 def test_nests_of_arguments_and_results_and_static_values():
     @rg.compile
     def f(batch, scale, *, shift):

@@ -39,16 +39,44 @@ def _length():
     return f
 
 
-@pytest.mark.parametrize("made", [_counter, _draw, _length])
-def test_frozen_python_state_is_an_error(made):
+def _count_in_an_array():
+    calls = np.zeros(1, np.float32)
+
+    def f(x):
+        calls[0] += 1
+        return x * calls
+
+    return f
+
+
+def _draw_into_an_array():
+    rng, noise = np.random.default_rng(0), np.empty(2, np.float32)
+
+    def f(x):
+        rng.random(out=noise, dtype=np.float32)
+        return x + noise
+
+    return f
+
+
+@pytest.mark.parametrize("made", [_counter, _draw, _length, _count_in_an_array, _draw_into_an_array])
+def test_frozen_python_state_is_an_error_that_names_the_line_and_says_what_to_do(made):
     f = rg.compile(made())
 
     def call_it_often():
         for _ in range(4):
             f(rg.ones(2))
 
-    with pytest.raises(RecordingError, match=r"freeze|number of operations"):
+    with pytest.raises(RecordingError, match=rf"(?i){__file__}:\d+.* a replay would .*pass .*as an argument"):
         call_it_often()
+
+
+def test_an_array_that_is_changed_outside_is_read_at_each_call():
+    scale = np.ones(2, np.float32)
+    f = rg.compile(lambda x: x * scale)
+    for i in range(6):
+        scale[:] = i
+        assert f(rg.ones(2)).tolist() == [i, i]
 
 
 @pytest.mark.parametrize("read", [lambda t: t.item(), lambda t: t.numpy(), lambda t: bool(t > 0), lambda t: f"{t:.2f}"])

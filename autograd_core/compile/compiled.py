@@ -72,7 +72,7 @@ class Compiled:
             signature = self._signature(args, kwargs, arguments)
             program = self._valid(signature)
             if program is None:
-                return self._record(signature, _as_tensors(args), _as_tensors(kwargs))
+                return _copied(self._record(signature, _as_tensors(args), _as_tensors(kwargs)))
             self.program, self._in_a_row = program, 0
             if self.verify:
                 return self._verified(program, arguments, _as_tensors(args), _as_tensors(kwargs))
@@ -144,6 +144,8 @@ class Compiled:
         for backend in {t.backend for t in [*arguments, *self._leaves.values()]}:
             backend.empty_cache()  # what eager calls left between their arrays would stay beside what this one needs
         journal, before = undo is not None, self._mentioned(args, kwargs)
+        first = self._first.get(signature)
+        contents = {} if first is None else first.contents()
         tape, result = record_call(self.function, args, kwargs, arguments, self._leaves.values(), journal)
         if tape.undo is not None and undo is not None:
             undo.append(tape.undo)
@@ -174,7 +176,7 @@ class Compiled:
             raise RecordingError(left)
         first = self._first.pop(signature, None)
         if first is not None and first.stands():
-            compare(first, tape)
+            compare(first, tape, contents)
             self._confirmed = True
             self._first.clear()
         elif not self._confirmed:
@@ -202,7 +204,7 @@ class Compiled:
             # Recorded: buffers that are assigned are written where they lie, and compiled functions inside are in it.
             return _detached(record_call(self.function, args, kwargs, arguments, leaves)[1])
 
-        return verified(program, list(leaves), arguments, call)
+        return _copied(verified(program, list(leaves), arguments, call))
 
     def _signature(self, args: Any, kwargs: Any, arguments: list[Tensor] | None = None) -> Any:
         """What a program was made for. The tensors among the arguments are added to `arguments`."""
@@ -293,6 +295,11 @@ def _as_tensors(tree: Any) -> Any:
 
 def _detached(result: Any) -> Any:
     return tree_map(lambda v: v.detach() if type(v) in TENSOR_TYPES else v, result)
+
+
+def _copied(result: Any) -> Any:
+    """Results of an eager call, apart from what the function goes on to write: those of a replay are copies too."""
+    return tree_map(lambda v: v.copy() if type(v) in TENSOR_TYPES else v, result)
 
 
 def _gradients() -> list[tuple[Tensor, Tensor, Any]]:

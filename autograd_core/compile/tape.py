@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 import weakref
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
@@ -154,6 +155,11 @@ class Tape(Recorder):
                 return False
         return True
 
+    def contents(self) -> dict[int, int]:
+        """Number → a sum over the values now, of the arrays from outside that no gradient is asked of."""
+        arrays = {n: t.array for n, t in self.storages.items() if not t.requires_grad and type(t.array) is np.ndarray}
+        return {n: zlib.crc32(np.ascontiguousarray(a).view(np.uint8)) for n, a in arrays.items()}
+
     def forget(self) -> None:
         """Let go of what was needed to tell arrays apart: a program outlives the call it was recorded from."""
         self._slots = {}
@@ -291,8 +297,11 @@ def _modules_of(function: Any) -> list[Any]:
     return list(found.values())
 
 
-def compare(first: Tape, second: Tape) -> None:
-    """Raise RecordingError where two recordings of the same call differ: that is Python state, frozen in a replay."""
+def compare(first: Tape, second: Tape, contents: dict[int, int]) -> None:
+    """Raise RecordingError where two recordings of the same call differ: that is Python state, frozen in a replay.
+
+    `contents`: of the first, as it was before the second began.
+    """
     for a, b in zip(first.steps, second.steps, strict=False):
         what = _difference(first, second, a, b)
         if what:
@@ -303,7 +312,11 @@ def compare(first: Tape, second: Tape) -> None:
     if len(first.steps) != len(second.steps) or first.reserved != second.reserved:
         longer = max(first.steps, second.steps, key=len)
         line = longer[min(len(first.steps), len(second.steps))].line if longer else user_line()
-        raise RecordingError(f"two calls of the compiled function ran a different number of operations, from {line} on")
+        raise RecordingError(
+            f"two calls of the compiled function ran a different number of operations, from {line} on: a replay would "
+            "always run the same. Pass what decides it as an argument (a program is made for each value), or compute "
+            "both and choose with rg.where."
+        )
     if any(one is not other for one, other in zip(first.generators, second.generators, strict=False)):
         raise RecordingError(
             "each call of the compiled function draws from another generator: a replay would go on with the last one's "
@@ -314,7 +327,7 @@ def compare(first: Tape, second: Tape) -> None:
             raise RecordingError(
                 f"the compiled function returned {a!r} once and {b!r} then: only tensors can change from call to call"
             )
-    _compare_storages(first, second)
+    _compare_storages(first, second, contents)
 
 
 def _difference(first: Tape, second: Tape, a: Step, b: Step) -> str | None:
@@ -333,12 +346,22 @@ def _difference(first: Tape, second: Tape, a: Step, b: Step) -> str | None:
     return f"{name} with {a.attributes} in one, {b.attributes} in the other"
 
 
-def _compare_storages(first: Tape, second: Tape) -> None:
-    """A tensor made anew in each call is a constant if it holds the same values, else frozen state."""
+def _compare_storages(first: Tape, second: Tape, contents: dict[int, int]) -> None:
+    """A tensor made anew in each call is a constant if it holds the same values, else frozen state. One made of an
+    array from outside reads that at each replay, which would not see what the call itself does to it."""
     written = {step.inputs[0].number for step in second.steps if step.record is None}
+    now = second.contents()
     for number, tensor in second.storages.items():
         before = first.storages.get(number)
-        if before is None or before.array is tensor.array:
+        if before is None:
+            continue
+        if before.array is tensor.array:
+            if before is not tensor and contents.get(number) != now.get(number):
+                raise RecordingError(
+                    f"the compiled function changes a NumPy array of shape {tensor.shape} that it reads "
+                    f"{_where_read(second, number)}: a replay would not. Pass it as an argument, or keep it in a "
+                    "Tensor that operations change."
+                )
             continue
         if number in written and before is not tensor:
             raise RecordingError(
@@ -351,5 +374,10 @@ def _compare_storages(first: Tape, second: Tape) -> None:
         if one.dtype != other.dtype or one.tobytes() != other.tobytes():
             raise RecordingError(
                 f"the compiled function used a {tensor.dtype} tensor of shape {tensor.shape} made from other values in "
-                "each call (a NumPy draw, a counter): a replay would freeze it. Pass it as an argument."
+                f"each call (a NumPy draw, a counter), {_where_read(second, number)}: a replay would freeze it. Pass "
+                "it as an argument."
             )
+
+
+def _where_read(tape: Tape, number: int) -> str:
+    return next((f"at {step.line}" for step in tape.steps if Value(number) in step.inputs), "in its result")

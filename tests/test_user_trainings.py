@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import gc
+import sys
+import weakref
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import retrograd as rg
 from retrograd import nn, optim
+from retrograd.autograd_core.compile import Compiled
 
 
 def normal(seed, *shape):
@@ -63,10 +67,131 @@ def by_hand(compiled):
         yield [h, *parameters]
 
 
-@pytest.mark.parametrize("program", [by_hand])
-def test_the_same_numbers(program):
+def loss_made_inside(compiled):
+    model = mlp(5, 8, 3)
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+
+    @compiled
+    def step(x, y):
+        optimizer.zero_grad()
+        loss = nn.CrossEntropyLoss(label_smoothing=0.1)(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    for i in range(12):
+        yield [step(normal(i, 6, 5), labels(i, 3, 6)), *model.parameters()]
+
+
+def loss_for_each_epoch(compiled):
+    model = mlp(5, 8, 3)
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+
+    @compiled
+    def step(x, y):
+        optimizer.zero_grad()
+        loss = criterion(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    for epoch in range(10):
+        criterion = nn.CrossEntropyLoss(weight=abs(normal(epoch, 3)) + 0.1)
+        for i in range(3):
+            yield [step(normal(i, 6, 5), labels(i, 3, 6)), *model.parameters()]
+
+
+def models_that_take_turns(compiled):
+    class Trainer:
+        def step(self, x, y):
+            self.optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(self.model(x), y)
+            loss.backward()
+            self.optimizer.step()
+            return loss
+
+    trainer, models = Trainer(), [mlp(5, n, 3) for n in (4, 5, 6)]
+    optimizers = [optim.Adam(m.parameters(), lr=0.01) for m in models]
+    step = compiled(trainer.step)
+    for i in range(12):
+        for trainer.model, trainer.optimizer in zip(models, optimizers, strict=True):
+            yield [step(normal(i, 6, 5), labels(i, 3, 6)), *trainer.model.parameters()]
+
+
+def a_flag_that_alternates(compiled):
+    class Phases:
+        def __init__(self):
+            self.maker, self.critic, self.of_the_critic = mlp(2, 6, 3), mlp(3, 6, 1), True
+            self.optimizers = [optim.Adam(m.parameters(), lr=0.01) for m in (self.maker, self.critic)]
+
+        def step(self, z, real):
+            for optimizer in self.optimizers:
+                optimizer.zero_grad()
+            loss = self.critic(self.maker(z)).mean()
+            if self.of_the_critic:
+                loss = self.critic(real).mean() - loss
+            loss.backward()
+            self.optimizers[int(self.of_the_critic)].step()
+            return loss
+
+    phases = Phases()
+    step = compiled(phases.step)
+    for i in range(16):
+        phases.of_the_critic = i % 3 < 2
+        parameters = [*phases.maker.parameters(), *phases.critic.parameters()]
+        yield [step(normal(i, 6, 2), normal(i + 50, 6, 3)), *parameters]
+
+
+def a_model_for_each_fold(compiled):
+    @compiled
+    def step(x, y):
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(model(x), y)
+        loss.backward()
+        optimizer.step()
+        return loss
+
+    for fold in range(10):
+        model = mlp(5, 4 + fold % 2, 3)
+        optimizer = optim.Adam(model.parameters(), lr=0.02)
+        for i in range(7):
+            n = 3 if i > 4 else 6  # the last batches are short
+            yield [step(normal(i, n, 5), labels(i, 3, n)), *model.parameters()]
+
+
+TRAININGS = {  # calls that are recorded at most
+    by_hand: 3,
+    loss_made_inside: 3,
+    loss_for_each_epoch: 3 + 9 * 2,
+    models_that_take_turns: 13,
+    a_flag_that_alternates: 7,
+    a_model_for_each_fold: 4 + 9 * 3,
+}
+
+
+@pytest.mark.parametrize("program", TRAININGS)
+def test_the_same_numbers(program, monkeypatch):
+    recorded, record = [], Compiled._record
+    monkeypatch.setattr(Compiled, "_record", lambda self, *given: recorded.append(self) or record(self, *given))
+    monkeypatch.setattr(sys.modules[Compiled.__module__], "MAX_PROGRAMS", 6)
     (step,) = same(program)
-    assert len(step.programs) == 1
+    assert len(recorded) <= TRAININGS[program]
+    assert len(step.programs) <= 2
+
+
+def test_a_model_that_was_replaced_is_let_go():
+    step, models = None, []
+
+    def compiled(function):
+        nonlocal step
+        step = rg.compile(function)
+        return step
+
+    for _, *parameters in a_model_for_each_fold(compiled):
+        models.append(weakref.ref(parameters[0]))
+        del parameters
+    gc.collect()
+    assert len({id(m()) for m in models if m() is not None}) <= 2
 
 
 def test_a_value_laid_end_to_end_with_itself():

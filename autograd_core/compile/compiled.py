@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterable
 from functools import update_wrapper
+from itertools import compress
 from types import FunctionType, MethodType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,6 +39,13 @@ from .verify import verified
 MAX_PROGRAMS = 64
 
 
+class Recording(NamedTuple):
+    """A recording that waits to be confirmed by a second one, and what was mentioned when it was made."""
+
+    tape: Tape
+    mentioned: list[Mentioned]
+
+
 class Compiled:
     """What `compile` returns: called like the function, whose attributes it forwards.
 
@@ -49,7 +58,10 @@ class Compiled:
         self.programs: dict[Any, Program] = {}
         self.program: Program | None = None
         self._others: dict[Any, list[Program]] = {}  # signature → programs for other values of what is mentioned
-        self._first: dict[Any, Tape] = {}  # signature → the recording that waits to be confirmed
+        self._first: dict[Any, list[Recording]] = {}  # signature → recordings that wait to be confirmed
+        self._replaced: list[weakref.ref] = []  # objects that were mentioned, and whose place another one took
+        self._dropped: list[Tape] = []  # of programs that will not be asked for again
+        self._returning = False  # whether such an object came back
         self._arenas: dict[str, Arena] = {}  # by backend
         self._kept: set[Any] = set()  # signatures whose first call kept values that it had made
         self._in_a_row = 0  # calls that were recorded anew because what is mentioned had changed
@@ -106,24 +118,37 @@ class Compiled:
     def _valid(self, signature: Any) -> Program | None:
         """The program of a signature, if there is one for the values that are mentioned now: else it is recorded."""
         program = self.programs.get(signature)
-        if program is None or (program.tape.stands() and unchanged(program.called.mentioned)):
+        if program is not None and program.tape.stands() and unchanged(program.called.mentioned):
             return program
-        made = [self.programs.pop(signature), *self._others.pop(signature, ())]
-        # One for another number may be asked for again, one whose tensors or objects were replaced may not.
-        alive = [p for p in made if p.tape.stands() and all(is_plain(m.value) for m in changes(p.called.mentioned))]
+        made = self._others.pop(signature, [])
+        if program is not None:
+            made = [self.programs.pop(signature), *made]
+            self._look_for_replaced(changes(program.called.mentioned))
+        if not made:
+            return None
+        alive = [p for p in made if p.tape.stands() and self._may_be_asked_for(p)]
+        self._dropped += [p.tape for p in made if p not in alive]
         fitting = next((p for p in alive if unchanged(p.called.mentioned)), None)
         self._others[signature] = [p for p in alive if p is not fitting][:MAX_PROGRAMS]
         if fitting is not None:
             self.programs[signature] = fitting
             return fitting
         self._in_a_row += 1
-        if alive and self._in_a_row > MAX_PROGRAMS:
-            raise RecordingError(
-                f"{changes(alive[0].called.mentioned)[0].name!r} changes from call to call of the compiled function, "
-                f"and {MAX_PROGRAMS} calls in a row were recorded anew. Pass it as an argument (a 0-d Tensor), or keep "
-                "it in one that is changed with fill_."
-            )
+        if self._in_a_row > MAX_PROGRAMS:
+            _refuse_change([m for p in alive for m in changes(p.called.mentioned)])
         return None
+
+    def _may_be_asked_for(self, program: Program) -> bool:
+        """Whether what is mentioned may become again what a program was made with: a number may, of an object or tensor
+        that was replaced nobody knows, until one has come back."""
+        return self._returning or all(is_plain(m.value) for m in changes(program.called.mentioned))
+
+    def _look_for_replaced(self, changed: Iterable[Mentioned]) -> None:
+        """Notice objects that take their place again (models that take turns), without keeping them."""
+        gone = [ref() for ref in self._replaced]
+        self._returning = self._returning or any(_now(m) is o for m in changed for o in gone if o is not None)
+        objects = [m.value for m in changed if type(m.value).__weakrefoffset__]
+        self._replaced = [weakref.ref(o) for o in [*objects, *gone] if o is not None]
 
     def _record(self, signature: Any, args: Any, kwargs: Any, undo: list[Undo] | None = None) -> Any:
         """An eager call that is watched. The first of all only warms up, the second is confirmed by the third.
@@ -144,8 +169,10 @@ class Compiled:
         for backend in {t.backend for t in [*arguments, *self._leaves.values()]}:
             backend.empty_cache()  # what eager calls left between their arrays would stay beside what this one needs
         journal, before = undo is not None, self._mentioned(args, kwargs)
-        first = self._first.get(signature)
+        waiting = self._first.get(signature, [])
+        first = next((r.tape for r in waiting if all(_is_tensor(m.value) for m in changes(r.mentioned))), None)
         contents = {} if first is None else first.contents()
+        known = self._known()
         tape, result = record_call(self.function, args, kwargs, arguments, self._leaves.values(), journal)
         if tape.undo is not None and undo is not None:
             undo.append(tape.undo)
@@ -162,25 +189,32 @@ class Compiled:
         self._optimizers |= tape.optimizers
         trained = {id(p) for o in met for group in o.param_groups for p in group["params"]}
         self._leaves |= {id(t): t for t in [*tape.leaves(), *[t for t in arguments if id(t) in trained]]}
+        grown = self._known() != known
+        if grown:
+            self._go_on(known)
         if met or not self._warm:
             del tape  # which holds the arrays that now move
             for optimizer in met:
                 optimizer.flatten()
             self._warm = True
             return result
+        if grown:
+            return result  # the signature of this call said nothing of what it met
         left = left_behind(before, tape, result)
         if left and signature not in self._kept:
             self._kept.add(signature)  # state of its own (a cache, an average) came into being: a first call again
             return result
         if left:
             raise RecordingError(left)
-        first = self._first.pop(signature, None)
         if first is not None and first.stands():
             compare(first, tape, contents)
             self._confirmed = True
             self._first.clear()
         elif not self._confirmed:
-            self._first[signature] = tape
+            if len(waiting) >= MAX_PROGRAMS:
+                _refuse_change(changes(waiting[-1].mentioned))
+            kept = [r for r in waiting if r.tape.stands()][1 - MAX_PROGRAMS :]
+            self._first[signature] = [*kept, Recording(tape, self._mentioned(args, kwargs))]
             return result
         backend = next((t.backend for t in [*arguments, *tape.storages.values()]), None)
         if backend is None:
@@ -191,8 +225,44 @@ class Compiled:
         names = argument_names(self.function, args, kwargs, arguments)
         program.called = Called(self.function, names, nest, self._lock, self._leaves, self._mentioned(args, kwargs))
         program.take_gradients()
+        self._forget()
         backend.empty_cache()  # the eager calls' memory goes back: the program has its own
         return result
+
+    # -- what was met --------------------------------------------------------------------------------------------------
+
+    def _known(self) -> list[int]:
+        """How many modules, leaves and optimizers are known."""
+        return [len(self._modules), len(self._leaves), len(self._optimizers)]
+
+    def _go_on(self, known: list[int]) -> None:
+        """What is met now did not matter to the programs that there are: they stay right as it is."""
+        modes = self._signature((), {})[3:]
+        self._rename(lambda s: (*s[:3], *[(*old, *now[n:]) for old, now, n in zip(s[3:], modes, known, strict=True)]))
+
+    def _forget(self) -> None:
+        """Let go of programs that will not be asked for again, and of what they used and no other program does."""
+        for signature in [s for s, p in self.programs.items() if not self._may_be_asked_for(p)]:
+            self._dropped.append(self.programs.pop(signature).tape)
+        programs = [*self.programs.values(), *[p for others in self._others.values() for p in others]]
+        tapes = [p.tape for p in programs] + [r.tape for waiting in self._first.values() for r in waiting]
+        gone = {id(o) for tape in self._dropped for o in tape.met()} - {id(o) for tape in tapes for o in tape.met()}
+        self._dropped = []
+        if not gone:
+            return
+        known: list[dict[int, Any]] = [self._modules, self._leaves, self._optimizers]
+        stays = [[id(o.array if _is_tensor(o) else o) not in gone for o in each.values()] for each in known]
+        for each, marks in zip(known, stays, strict=True):
+            for key in [key for key, stay in zip(each, marks, strict=True) if not stay]:
+                del each[key]
+        self._rename(lambda s: (*s[:3], *[tuple(compress(part, m)) for part, m in zip(s[3:], stays, strict=True)]))
+
+    def _rename(self, change: Callable[[Any], Any]) -> None:
+        """Change all signatures that something is kept under."""
+        self.programs = {change(s): p for s, p in self.programs.items()}
+        self._others = {change(s): p for s, p in self._others.items()}
+        self._first = {change(s): r for s, r in self._first.items()}
+        self._kept = {change(s) for s in self._kept}
 
     def _mentioned(self, args: Any, kwargs: Any) -> list[Mentioned]:
         return mentioned(self.function, [v for _, v in tree_leaves((args, kwargs))], self._modules.values())
@@ -213,17 +283,13 @@ class Compiled:
         describe(args, nest, tensors, self._leaves)
         if kwargs:
             describe(kwargs, nest, tensors, self._leaves)
+        leaves = self._leaves.values()
         return (
             tuple(nest),
             shared(tensors),
             current().grad,
             tuple([(m.training, m._registrations, m._options) for m in self._modules.values()]),
-            tuple(
-                [
-                    (t.requires_grad, t.grad is None, tuple(t._hooks) if t._hooks else None)
-                    for t in self._leaves.values()
-                ]
-            ),
+            tuple([(t.requires_grad, t.grad is None, tuple(t._hooks) if t._hooks else None) for t in leaves]),
             tuple([o.structure() for o in self._optimizers.values()]),
         )
 
@@ -289,8 +355,28 @@ def compile(function: Callable, *, verify: bool = False) -> Compiled:
     return Compiled(function, verify)
 
 
+def _refuse_change(changed: Iterable[Mentioned]) -> None:
+    """Raise RecordingError where one of these is a number or text."""
+    for name in (m.name for m in changed if is_plain(m.value)):
+        raise RecordingError(
+            f"{name!r} changes from call to call of the compiled function, and {MAX_PROGRAMS} calls in a row were "
+            "recorded anew. Pass it as an argument (a 0-d Tensor), or keep it in one that is changed with fill_."
+        )
+
+
 def _as_tensors(tree: Any) -> Any:
     return tree_map(lambda v: asarray(v) if isinstance(v, np.ndarray) else v, tree)
+
+
+def _now(mentioned: Mentioned) -> Any:
+    try:
+        return mentioned.get(mentioned.key)
+    except (ValueError, AttributeError):  # empty now
+        return None
+
+
+def _is_tensor(value: Any) -> bool:
+    return type(value) in TENSOR_TYPES or isinstance(value, np.ndarray)
 
 
 def _detached(result: Any) -> Any:

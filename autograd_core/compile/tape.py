@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 import weakref
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
 
@@ -161,8 +161,14 @@ class Tape(Recorder):
         return {n: zlib.crc32(np.ascontiguousarray(a).view(np.uint8)) for n, a in arrays.items()}
 
     def forget(self) -> None:
-        """Let go of what was needed to tell arrays apart: a program outlives the call it was recorded from."""
+        """Let go of what a program, which outlives the call it was recorded from, has no use for: what was needed to
+        tell arrays apart, and modules that the call made for itself (`nn.MSELoss()(x, y)`)."""
         self._slots = {}
+        modules = {key: weakref.ref(module) for key, module in self.modules.items()}
+        made_in = {number: id(module) for number, module in self.made_in.items()}
+        self.modules, self.made_in = {}, {}
+        self.modules = {key: module for key, ref in modules.items() if (module := ref()) is not None}
+        self.made_in = {number: self.modules[key] for number, key in made_in.items() if key in self.modules}
 
     def leaves(self) -> list[Tensor]:
         """The leaves from outside that want gradients, or got one before they were frozen."""
@@ -170,6 +176,12 @@ class Tape(Recorder):
         trained = [t for t in tensors if t.node is None and (t.requires_grad or t.grad is not None)]
         wanted = [t for t in trained if id(t) not in given]
         return list({id(t): t for t in wanted}.values())
+
+    def met(self) -> Iterator[Any]:
+        """The modules, optimizers, and arrays of tensors from outside that this call had to do with."""
+        yield from self.modules.values()
+        yield from self.optimizers.values()
+        yield from (t.array for t in [*self.storages.values(), *self.given.values(), *[leaf for leaf, _ in self.grads]])
 
     def lets_alone(self, leaf: Tensor) -> bool:
         """Whether this call neither read nor changed the gradient that a leaf has: so does a run."""
@@ -278,6 +290,7 @@ def record_call(
 def _modules_of(function: Any) -> list[Any]:
     """The modules that a function can look at without calling them: what it is or is a method of, what its names stand
     for, and what lies in these, be it a list, a dict, an object or a module."""
+    from .compiled import Compiled
     from .naming import variables
 
     found: dict[int, Any] = {}
@@ -291,7 +304,7 @@ def _modules_of(function: Any) -> list[Any]:
                 inside += value
             elif isinstance(value, dict):
                 inside += value.values()
-            elif not isinstance(value, (ModuleType, FunctionType, type)):
+            elif not isinstance(value, (ModuleType, FunctionType, type, Compiled)):  # which knows those of calls before
                 inside += getattr(value, "__dict__", {}).values()
         level = inside
     return list(found.values())

@@ -29,7 +29,8 @@ def main(arguments: list[str] | None = None, subjects: Sequence[str] = suite.SUB
         workloads = suite.load(options.workload or suite.names(long=bool(everything)), options.smoke)
         if file:
             journal.read(file)  # a file of something else is refused before anything is started
-    except ValueError as error:
+            journal.make(file)
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     threads = options.threads or (1 if options.smoke else None)

@@ -142,11 +142,13 @@ def _tier(name: str) -> Iterator[None]:
             os.environ["RETROGRAD_KERNELS"] = before
 
 
-def main(path: str) -> None:
-    """Write the file."""
+def main(arguments: list[str]) -> None:
+    """Write the file that is named."""
+    if len(arguments) != 1 or arguments[0].startswith("-"):
+        raise SystemExit(f"usage: {REFRESH}")
     counts = {tier: {name: count(name, tier) for name in names} for tier, names in TIERS.items()}
-    Path(path).write_text(json.dumps(counts, indent=2) + "\n", encoding="utf-8")
+    Path(arguments[0]).write_text(json.dumps(counts, indent=2) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main(sys.argv[1:])

@@ -88,6 +88,13 @@ def read(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
+def make(path: Path) -> None:
+    """Make the file and its folder where they are not there. Raises OSError where nothing can be written."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a"):
+        pass
+
+
 def append(path: Path, row: dict[str, Any]) -> None:
     """Add a row. The file and its folder are made if they are not there."""
     path.parent.mkdir(parents=True, exist_ok=True)

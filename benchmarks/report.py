@@ -126,7 +126,7 @@ def duration(seconds: float) -> str:
 
 def _library(row: dict[str, Any], side: str) -> str:
     name, facts = row["settings"][side], row["libraries"][side]
-    return f"{name} {row['settings']['versions'][name]}: {', '.join(f'{k} {v}' for k, v in facts.items())}  "
+    return f"{name} {row['settings']['versions'][name]}: {', '.join(f'{k} {v}' for k, v in sorted(facts.items()))}  "
 
 
 def _line(cells: Iterable[str], columns: Sequence[tuple[str, int]] = COLUMNS) -> str:

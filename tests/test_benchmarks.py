@@ -332,6 +332,14 @@ def test_a_file_of_something_else_is_refused_and_kept(tmp_path, content, capsys)
     assert file.read_text() == content
 
 
+def test_a_file_that_cannot_be_written_is_refused_before_anything_is_started(tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(runs, "timings", None)
+    for path in (tmp_path / "file" / "rows.jsonl", tmp_path):
+        assert main(["--smoke", "--workload", "ops-add", "--json", str(path)]) == 2
+        assert f"{path if path == tmp_path else path.parent}" in capsys.readouterr().err
+
+
 # --- the command -----------------------------------------------------------------------------------------------------
 
 

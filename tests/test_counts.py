@@ -50,3 +50,11 @@ def test_a_call_more_is_counted():
 
 def test_the_file_holds_what_is_counted():
     assert {tier: tuple(found) for tier, found in KEPT.items()} == counts.TIERS
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["one.json", "two.json"]])
+def test_the_command_says_what_it_takes(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=r"usage: python -m retrograd.benchmarks.counts tests/counts\.json"):
+        counts.main(arguments)
+    assert not list(tmp_path.iterdir())

@@ -227,7 +227,8 @@ class Tensor:
     def __index__(self) -> int:
         if self.dtype.kind not in "iu":
             raise TypeError(f"only integer tensors can be used as an index, got dtype {self.dtype}")
-        return self._number("index", int)
+        what = "an index as a Python number (the end of a slice, of a range; x[i] takes the tensor itself)"
+        return self._number(what, int)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if self.requires_grad:

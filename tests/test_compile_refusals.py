@@ -71,6 +71,21 @@ def test_frozen_python_state_is_an_error_that_names_the_line_and_says_what_to_do
         call_it_often()
 
 
+def test_the_end_of_a_slice_is_a_value_that_is_read_and_an_index_is_not():
+    cache = rg.zeros(5, 2)
+
+    def put(index):
+        with rg.no_grad():
+            cache[index] = rg.ones(2)
+        return cache.sum()
+
+    sliced = rg.compile(lambda i: put(slice(i, i + 1)))
+    with pytest.raises(RecordingError, match=r"slice.*x\[i\] takes the tensor itself"):
+        sliced(rg.tensor(0))
+    indexed = rg.compile(put)
+    assert [indexed(rg.tensor(i)).item() for i in range(5)] == [2.0, 4.0, 6.0, 8.0, 10.0]
+
+
 def test_an_array_that_is_changed_outside_is_read_at_each_call():
     scale = np.ones(2, np.float32)
     f = rg.compile(lambda x: x * scale)

@@ -155,6 +155,25 @@ def test_a_file_of_a_program_that_changes_its_arguments():
     assert w.grad.tolist() == [0 + 1 + 3 + 6 + 10 + 11.0] * 3
 
 
+@pytest.mark.parametrize(
+    ("args", "match"),
+    [
+        (({"x": np.ones(2)}, 3.0), "recorded with float 2.0, got float 3.0"),
+        (({"x": np.ones(2)}, 2), "recorded with float 2.0, got int 2"),
+        (({"z": np.ones(2)}, 2.0), "recorded with dict x, got dict z"),
+        ((2.0, {"x": np.ones(2)}), "recorded with dict x, got float 2.0"),
+        (({"x": np.ones(3)}, 2.0), r"takes arrays float64 \(2,\); got float64 \(3,\)"),
+    ],
+)
+def test_inputs_of_another_signature_are_refused(args, match):
+    f = rg.compile(lambda batch, scale: batch["x"] * scale)
+    for _ in range(4):
+        f({"x": np.ones(2)}, 2.0)
+    assert list(f.program.inputs({"x": np.ones(2)}, 2.0)) == ["batch.x"]
+    with pytest.raises(ValueError, match=match):
+        f.program.inputs(*args)
+
+
 @pytest.mark.parametrize("shape", [(40, 40), (3, 2000)])
 def test_constants_that_are_one_number_or_row_again_and_again(shape):
     row = np.arange(shape[1], dtype=np.float32)

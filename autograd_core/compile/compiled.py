@@ -32,7 +32,7 @@ from .lasting import left_behind
 from .mentioned import Mentioned, changes, is_plain, mentioned, unchanged
 from .naming import argument_names
 from .program import Called, Program
-from .signature import check_results, copied_in, describe, shared, what_changes
+from .signature import check_results, copied_in, describe, shared, spelled, what_changes
 from .tape import Tape, Undo, compare, record_call
 from .verify import verified
 
@@ -223,7 +223,8 @@ class Compiled:
         self.programs[signature] = program = Program(tape, arguments, backend, arena)
         nest = tree_map(lambda leaf: None, result)
         names = argument_names(self.function, args, kwargs, arguments)
-        program.called = Called(self.function, names, nest, self._lock, self._leaves, self._mentioned(args, kwargs))
+        found, given = self._mentioned(args, kwargs), spelled(args, kwargs)
+        program.called = Called(self.function, names, nest, self._lock, self._leaves, found, given)
         program.take_gradients()
         self._forget()
         backend.empty_cache()  # the eager calls' memory goes back: the program has its own

@@ -35,7 +35,8 @@ from .tape import Tape
 
 class Called(NamedTuple):
     """What a program was recorded from: the function, names of the tensors it was given, the nest of its result, the
-    lock of its calls, the leaves that the function reaches by itself, and what the names that it mentions stood for."""
+    lock of its calls, the leaves that the function reaches by itself, what the names that it mentions stood for, and
+    what was said of its arguments beside their tensors."""
 
     function: Callable
     arguments: list[str]
@@ -43,6 +44,7 @@ class Called(NamedTuple):
     lock: Any
     held: dict[int, Tensor]
     mentioned: list[Mentioned]
+    spelled: list[str]
 
 
 class Program:
@@ -159,7 +161,7 @@ class Program:
         computes before it (rates, step counts), and where random streams stand. Nothing is advanced.
 
         Raises:
-            ValueError: arguments of other shapes or dtypes than this program was recorded with.
+            ValueError: arguments of other shapes, dtypes or static values than this program was recorded with.
         """
         from .program_state import inputs_of
 

@@ -16,7 +16,7 @@ from .fusion import written_by
 from .naming import host_numbers, named_storages, unique
 from .passes import reads
 from .program import Program
-from .signature import copied_in
+from .signature import copied_in, spelled
 from .static_memory import extent, owner
 from .tape import Undo
 from .tracing import Traced
@@ -62,6 +62,12 @@ def inputs_of(program: Program, made: Export, args: Any, kwargs: Any) -> dict[st
     if wanted != given:
         expected, came = (", ".join(f"{d} {s}" for s, d in specs) or "none" for specs in (wanted, given))
         raise ValueError(f"inputs: this program takes arrays {expected}; got {came}")
+    for expected, came in zip(program.called.spelled, spelled(args, kwargs), strict=True):
+        if expected != came:
+            raise ValueError(
+                f"inputs: this program was recorded with {expected}, got {came}: take the one for these arguments, "
+                "which is the compiled function's .program after a call with them"
+            )
     found = {name: array.copy() for name, array in zip(made.arguments, arrays, strict=True)}
     undo, slots = Undo(), [(tensor, tensor.array.copy()) for tensor in made.numbers.values()]
     try:

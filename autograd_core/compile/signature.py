@@ -58,6 +58,19 @@ def copied_in(args: Any, kwargs: Any, held: Collection[int]) -> list[Tensor]:
     return found
 
 
+def spelled(args: Any, kwargs: Any) -> list[str]:
+    """What a signature says of the arguments beside their tensors, to read: kinds, keys, lengths, and static values."""
+    found: list[Any] = []
+    describe((args, kwargs), found, [], ())
+    return [_in_words(entry) for entry in found]
+
+
+def _in_words(entry: Any) -> str:
+    if type(entry) is tuple and isinstance(entry[0], type):
+        return " ".join([entry[0].__name__, *map(str, entry[1:])])
+    return "a tensor"
+
+
 def shared(tensors: list[Tensor]) -> tuple[int, ...]:
     """Which of the tensors lie in one array, () if each has its own: such a program reads and writes one place."""
     ids = [id(tensor.array) for tensor in tensors]

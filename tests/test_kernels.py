@@ -258,6 +258,20 @@ def test_a_file_that_cannot_be_written_is_one_warning(monkeypatch, tmp_path):
 
 
 @needs_numba
+def test_code_lies_beside_its_source_wherever_the_user_has_numba_keep_its_own(monkeypatch, tmp_path):
+    import numba
+    from retrograd.backends.kernels import build
+
+    monkeypatch.setenv("RETROGRAD_CACHE", str(tmp_path))
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "users"))
+    monkeypatch.setattr(build, "_built", {})
+    assert build.build([SUMS])[SUMS.key] is not None
+    assert build.cache.compiled(tmp_path / "kernels" / f"{build.cache.name_of(SUMS)}.py")
+    assert str(tmp_path / "users") == numba.config.CACHE_DIR
+    assert not (tmp_path / "users").exists()
+
+
+@needs_numba
 def test_a_kernel_that_does_not_compile_is_one_warning_and_none(monkeypatch, tmp_path):
     from retrograd.backends.kernels import build
 

@@ -12,16 +12,19 @@ from .cache import put_seal
 
 def load(path: Path) -> Any:
     """The compiled function in a generated file; compiles it where the cache beside the file has no code."""
+    from numba import config  # pyright: ignore[reportMissingImports]
+
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module  # Numba's cache looks a function's module up by its name
     dont_write, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    users, config.CACHE_DIR = config.CACHE_DIR, ""  # NUMBA_CACHE_DIR is for the user's own functions
     try:
         spec.loader.exec_module(module)
     finally:
-        sys.dont_write_bytecode = dont_write
+        sys.dont_write_bytecode, config.CACHE_DIR = dont_write, users
     put_seal(path)
     return getattr(module, path.stem)
 

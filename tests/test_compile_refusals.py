@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
 
 import numpy as np
@@ -86,6 +87,9 @@ def test_the_end_of_a_slice_is_a_value_that_is_read_and_an_index_is_not():
     assert [indexed(rg.tensor(i)).item() for i in range(5)] == [2.0, 4.0, 6.0, 8.0, 10.0]
 
 
+@pytest.mark.skipif(
+    os.environ.get("RETROGRAD_BACKEND", "numpy") != "numpy", reason="another backend has a copy of the array"
+)
 def test_an_array_that_is_changed_outside_is_read_at_each_call():
     scale = np.ones(2, np.float32)
     f = rg.compile(lambda x: x * scale)

@@ -194,6 +194,27 @@ def test_a_model_that_was_replaced_is_let_go():
     assert len({id(m()) for m in models if m() is not None}) <= 2
 
 
+def gradients_that_are_looked_at(compiled):
+    """Their norm, by a function that does not compute with the parameters themselves."""
+    model = mlp(5, 4, 3)
+    extra = nn.Parameter(normal(1, 4))
+
+    @compiled
+    def norm():
+        return sum((p.grad**2).sum() for p in [*model.parameters(), extra]) ** 0.5
+
+    for i in range(7):
+        for p in [*model.parameters(), extra]:
+            p.grad = None
+        ((model(normal(i, 6, 5)) ** 2).mean() + (extra**i).sum()).backward()
+        yield [norm()]
+
+
+def test_gradients_that_a_function_only_looks_at():
+    (norm,) = same(gradients_that_are_looked_at)
+    assert len(norm.programs) == 1
+
+
 def test_a_value_laid_end_to_end_with_itself():
     join = rg.compile(lambda x: rg.concat([x * 2, x + 1, x * 2]))
     for i in range(5):

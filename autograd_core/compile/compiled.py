@@ -216,7 +216,8 @@ class Compiled:
             kept = [r for r in waiting if r.tape.stands()][1 - MAX_PROGRAMS :]
             self._first[signature] = [*kept, Recording(tape, self._mentioned(args, kwargs))]
             return result
-        backend = next((t.backend for t in [*arguments, *tape.storages.values()]), None)
+        tensors = [*arguments, *tape.storages.values(), *tape.grad_reads.values()]
+        backend = next((t.backend for t in tensors), None)
         if backend is None:
             raise RecordingError("a compiled function met no tensor: there is nothing to compile")
         arena = self._arenas.setdefault(backend.name, Arena(backend))

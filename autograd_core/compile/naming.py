@@ -30,9 +30,9 @@ def argument_names(
     found, among = [], set(map(id, passed))
     for i, value in enumerate(args):
         name = plain[i] if i < len(plain) else f"{rest}.{i - len(plain)}"
-        found += [path for path, t in _tensors(name, value) if id(t) in among]
+        found += [path for path, t in tensors_in(name, value) if id(t) in among]
     for name, value in kwargs.items():
-        found += [path for path, t in _tensors(name, value) if id(t) in among]
+        found += [path for path, t in tensors_in(name, value) if id(t) in among]
     return found
 
 
@@ -54,7 +54,7 @@ def named_storages(tape: Tape, function: Callable) -> Named:
         for name, tensor in [*module.named_parameters(prefix=prefix), *module.named_buffers(prefix=prefix)]:
             enter(name, tensor)
     for name, value in known.items():
-        for path, tensor in _tensors(name, value):
+        for path, tensor in tensors_in(name, value):
             enter(path, tensor)
     for optimizer in tape.optimizers.values():
         for i, p in enumerate(p for group in optimizer.param_groups for p in group["params"]):
@@ -118,10 +118,10 @@ def variables(function: Any) -> Iterator[tuple[str, Any]]:
     yield from found.globals.items()
 
 
-def _tensors(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+def tensors_in(name: str, value: Any) -> Iterator[tuple[str, Any]]:
     """(path, tensor) for each tensor in a nest, the path with dots; in the order of `tree_leaves`."""
     if type(value) in TENSOR_TYPES:
         yield name, value
     elif isinstance(value, (dict, list, tuple)):
         for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _tensors(f"{name}.{key}", inner)
+            yield from tensors_in(f"{name}.{key}", inner)

@@ -259,12 +259,14 @@ def record_call(
     `arguments`: the tensors among the arguments that a program copies in. `leaves`: those from outside whose gradients
     at entry the function may read.
     """
-    met = [leaf for leaf in [*leaves, *arguments] if leaf.grad is not None]
+    modules = _modules_of(function)
+    reached = {id(t): t for t in [*leaves, *_leaves_of(function, modules), *arguments]}
+    met = [leaf for leaf in reached.values() if leaf.grad is not None]
     slots: Slots = {id(leaf.grad.array): (weakref.ref(leaf.grad.array), leaf) for leaf in met}  # type: ignore[union-attr]
     tape = Tape(slots, journal)
     tape.given = {i: t for i, t in enumerate(arguments) if t.requires_grad}
     tape.inputs = [tape.number(t, known=True) for t in arguments]
-    for module in _modules_of(function):
+    for module in modules:
         tape.entered(module)
     try:
         with switched(recorder=tape):
@@ -292,6 +294,7 @@ def _modules_of(function: Any) -> list[Any]:
     for, and what lies in these, be it a list, a dict, an object or a module."""
     from .compiled import Compiled
     from .naming import variables
+    from .whose import dict_of
 
     found: dict[int, Any] = {}
     level = [function, getattr(function, "__self__", None), *[value for _, value in variables(function)]]
@@ -300,14 +303,22 @@ def _modules_of(function: Any) -> list[Any]:
         for value in level:
             if hasattr(type(value), "_registrations"):
                 found |= {id(m): m for m in value.modules()}
-            elif isinstance(value, (list, tuple)):
+            elif issubclass(type(value), (list, tuple)):
                 inside += value
-            elif isinstance(value, dict):
+            elif issubclass(type(value), dict):
                 inside += value.values()
-            elif not isinstance(value, (ModuleType, FunctionType, type, Compiled)):  # which knows those of calls before
-                inside += getattr(value, "__dict__", {}).values()
+            elif not issubclass(type(value), (ModuleType, FunctionType, type, Compiled)):  # which knows those of before
+                inside += dict_of(value).values()
         level = inside
     return list(found.values())
+
+
+def _leaves_of(function: Any, modules: list[Any]) -> list[Tensor]:
+    """The tensors that a function has at hand, whose gradients it may read though it does not compute with them."""
+    from .naming import tensors_in, variables
+
+    parameters = [p for module in modules for p in module.parameters(recurse=False)]
+    return parameters + [t for name, value in variables(function) for _, t in tensors_in(name, value)]
 
 
 def compare(first: Tape, second: Tape, contents: dict[int, int]) -> None:

@@ -294,7 +294,6 @@ def _modules_of(function: Any) -> list[Any]:
     for, and what lies in these, be it a list, a dict, an object or a module."""
     from .compiled import Compiled
     from .naming import variables
-    from .whose import dict_of
 
     found: dict[int, Any] = {}
     level = [function, getattr(function, "__self__", None), *[value for _, value in variables(function)]]
@@ -303,12 +302,12 @@ def _modules_of(function: Any) -> list[Any]:
         for value in level:
             if hasattr(type(value), "_registrations"):
                 found |= {id(m): m for m in value.modules()}
-            elif issubclass(type(value), (list, tuple)):
+            elif isinstance(value, (list, tuple)):
                 inside += value
-            elif issubclass(type(value), dict):
+            elif isinstance(value, dict):
                 inside += value.values()
-            elif not issubclass(type(value), (ModuleType, FunctionType, type, Compiled)):  # which knows those of before
-                inside += dict_of(value).values()
+            elif not isinstance(value, (ModuleType, FunctionType, type, Compiled)):  # which knows those of calls before
+                inside += getattr(value, "__dict__", {}).values()
         level = inside
     return list(found.values())
 

@@ -111,16 +111,18 @@ def test_a_count_that_is_looked_at_is_an_error(place):
 
 
 def test_a_count_that_is_only_counted_is_no_error():
-    place = types.SimpleNamespace(calls=0)
+    place, counts = types.SimpleNamespace(calls=0, tries=0), {"calls": 0, "factor": 2}
 
     @rg.compile
     def f(x):
         place.calls += 1
-        return x * 2
+        place.tries = place.tries + 1
+        counts["calls"] += 1
+        return x * counts["factor"]
 
     for _ in range(6):
         assert f(rg.ones(1)).item() == 2
-    assert place.calls == 3
+    assert [place.calls, place.tries, counts] == [3, 3, {"calls": 3, "factor": 2}]
 
 
 def test_what_is_made_once_and_kept_is_no_error():

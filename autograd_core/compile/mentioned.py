@@ -12,23 +12,36 @@ themselves what is assigned to them (`nn/options.py`), but for what is changed i
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial, partialmethod
+from importlib.util import resolve_name
 from operator import attrgetter, is_
-from pathlib import Path
 from types import FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..tensor import TENSOR_TYPES
-from .loads import CELL, FIRST, GLOBAL, Chain, loads
+from .loads import CELL, FIRST, GLOBAL, IMPORTED, Chain, loads
+from .whose import NO_DICT, dict_of, is_implied, is_ours, is_users
 
 _PLAIN = (int, float, complex, bool, str, bytes, type(None), np.generic, np.dtype, slice)
-_NESTS = (list, tuple, dict, set, frozenset)
+_NESTS = (list, tuple, dict, set, frozenset, deque)
 _LONGEST = 1000  # members of a nest that each call looks at: a longer one is compared by identity
+_MOST = 10_000  # objects that are looked into
 _contents = attrgetter("cell_contents")
 _NOTHING = object()
+_MADE_OF = {  # what leads to functions → its parts
+    FunctionType: ("__wrapped__",),
+    type(lru_cache(len)): ("__wrapped__",),
+    property: ("fget",),
+    cached_property: ("func",),
+    staticmethod: ("__func__",),
+    classmethod: ("__func__",),
+    partial: ("func", "args", "keywords"),
+    partialmethod: ("func", "args", "keywords"),
+}
 
 
 class Mentioned(NamedTuple):
@@ -70,14 +83,19 @@ def changes(found: Iterable[Mentioned]) -> list[Mentioned]:
 
 def is_plain(value: Any) -> bool:
     """Whether a value is a number, a text, a flag, None or a nest of such, which are compared by what they say."""
-    if type(value) in _NESTS:
-        return len(value) <= _LONGEST and all(map(is_plain, _inside(value)))
-    return isinstance(value, _PLAIN)
+    try:
+        if type(value) in _NESTS:
+            return len(value) <= _LONGEST and all(map(is_plain, _inside(value)))
+    except RecursionError:  # it holds itself
+        return False
+    return issubclass(type(value), _PLAIN)
 
 
 def _alike(now: Any, value: Any, held: Any) -> bool:
     if type(held) is str:  # a text tells 1 from 1.0 and from True, and 0.0 from -0.0
         return type(now) is type(value) and repr(now) == held
+    if type(held) is bytes:
+        return now is value and now.tobytes() == held
     if now is not value:
         return held is None and type(now) is type(value) and isinstance(now, _PLAIN) and repr(now) == repr(value)
     members = _inside(now) if held is not None else []
@@ -85,7 +103,9 @@ def _alike(now: Any, value: Any, held: Any) -> bool:
 
 
 def _held(value: Any) -> Any:
-    if not isinstance(value, _NESTS) or len(value) > _LONGEST:
+    if isinstance(value, np.ndarray):
+        return value.tobytes() if value.size <= _LONGEST else None
+    if not issubclass(type(value), _NESTS) or len(value) > _LONGEST:
         return None
     return repr(value) if is_plain(value) else _inside(value)
 
@@ -99,21 +119,38 @@ class _Walk:
 
     def __init__(self, function: Any, others: Iterable[Any]):
         self.found: list[Mentioned] = []
+        self._todo: deque[tuple[str, Any, Any]] = deque()  # name, value, and of a method the object that it is of
         self._loose: set[str] = set()
-        self._open: dict[int, tuple[str, Any]] = {}  # objects that loose attributes may be of
-        self._seen: set[Any] = set()  # functions, nests, places, and attributes of objects that were gone through
+        self._texts: set[str] = set()  # what attributes may be called that are loaded by their names
+        self._by_name = False
+        self._open: list[tuple[str, Any]] = []  # objects that loose attributes may be of
+        self._seen: set[Any] = set()  # functions, nests, places and objects that were gone through
         # What is compiled is looked into whoever wrote it, and so is the package that it is from, but for our own.
-        self._from = (getattr(function, "__module__", None) or "").partition(".")[0]
+        self._from = str(getattr(function, "__module__", "")).partition(".")[0]
         owner = getattr(function, "__self__", _NOTHING) if type(function) is MethodType else _NOTHING
         self._function(getattr(function, "__func__", function), owner, root=True)
         for root in [function, *others]:
             self._hand_on(getattr(root, "__name__", type(root).__name__), root)
-        known = -1
-        while known != len(self._seen):
-            known = len(self._seen)
-            for name, value in list(self._open.values()):
-                for attribute in sorted(self._loose):
+        tried: list[str] = []
+        while tried != (tried := self._attributes()):
+            for name, value in self._open:  # which grows
+                for attribute in tried:
                     self._hand_on(f"{name}.{attribute}", self._attribute(name, value, attribute))
+                self._finish()
+
+    def _attributes(self) -> list[str]:
+        """What may be loaded of open objects."""
+        self._finish()
+        return sorted({*self._loose, *(self._texts if self._by_name else ())})
+
+    def _hand_on(self, name: str, value: Any, owner: Any = _NOTHING) -> None:
+        """A value that the code does something with: calls it, goes through it, gives it to another function."""
+        if value is not _NOTHING and value is not None:
+            self._todo.append((name, value, owner))
+
+    def _finish(self) -> None:
+        while self._todo:
+            self._visit(*self._todo.popleft())
 
     def _new(self, *key: Any) -> bool:
         if key in self._seen:
@@ -123,14 +160,17 @@ class _Walk:
 
     # -- code ---------------------------------------------------------------------------------------------------------
 
-    def _function(self, function: Any, owner: Any = _NOTHING, root: bool = False) -> None:
-        """`owner`: of a method, the object that it is called on."""
-        if type(function) is not FunctionType or not (root or self._is_users(function.__module__ or "")):
+    def _function(self, function: Any, owner: Any, root: bool = False) -> None:
+        if type(function) is not FunctionType or not (root or self._is_users(function.__module__)):
             return
         if not self._new(id(function), id(owner)):
             return
-        chains, loose = loads(function.__code__)
+        chains, loose, by_name = loads(function.__code__)
         self._loose.update(loose)
+        self._by_name |= by_name
+        if (GLOBAL, "super") in chains and owner is not _NOTHING:
+            for attribute in loose:
+                self._hand_on(f"self.{attribute}", self._attribute("self", owner, attribute))
         cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
         for chain in chains:
             self._chain(chain, cells, function.__globals__, owner)
@@ -138,138 +178,162 @@ class _Walk:
             self._member(f"{function.__name__}'s default", default)
 
     def _chain(self, chain: Chain, cells: dict[str, Any], names: dict[str, Any], owner: Any) -> None:
-        kind, name, *attributes = chain
+        kind, name, *parts = chain
+        wholes = [after[:1] != "[" for after in (*parts, "")]  # else what a dict holds besides does not matter
         value = _NOTHING
         if kind == FIRST:
             name, value = "self", owner
         elif kind == CELL and name in cells:
-            value = self._place(name, cells[name], _contents, cells[name])
+            value = self._place(name, cells[name], _contents, cells[name], whole=wholes[0])
         elif kind == GLOBAL and name in names:
-            value = self._place(name, names, names.get, name)
+            value = self._place(name, names, names.get, name, whole=wholes[0])
         elif kind == GLOBAL:
             return  # Python's own
-        for attribute in attributes:
-            if value is _NOTHING:
-                self._loose.add(attribute)
+        elif kind == IMPORTED:
+            package = names.get("__package__") or ""
+            value = sys.modules.get(resolve_name(name, package) if package else name, _NOTHING)
+        for part, whole in zip(parts, wholes[1:], strict=True):
+            if part[0] == "[":
+                value = self._item(name, value, part[1:], whole)
+            elif value is _NOTHING:
+                self._loose.add(part)
             elif self._has_attributes(value):
-                value = self._attribute(name, value, attribute)
-                name = f"{name}.{attribute}"
+                value = self._attribute(name, value, part, whole)
+            name = f"{name}[{part[1:]!r}]" if part[0] == "[" else f"{name}.{part}"
         self._hand_on(name, value)
 
     # -- values -------------------------------------------------------------------------------------------------------
 
-    def _hand_on(self, name: str, value: Any) -> None:
-        """A value that the code does something with: calls it, goes through it, gives it to another function."""
+    def _visit(self, name: str, value: Any, owner: Any) -> None:
         kind = type(value)
-        if value is _NOTHING:
-            return
-        if isinstance(value, _NESTS):
+        if issubclass(kind, str):
+            if value.isidentifier():
+                self._texts.add(value)
+        elif issubclass(kind, _NESTS):
             if len(value) <= _LONGEST and self._new(id(value)):
-                for key, member in value.items() if isinstance(value, dict) else enumerate(value):
+                for key, member in value.items() if issubclass(kind, dict) else enumerate(value):
                     self._member(f"{name}[{key!r}]", member)
-        elif kind is FunctionType:
-            self._function(value)
-            if value.__dict__:
-                self._open.setdefault(id(value), (name, value))
         elif kind is MethodType:
-            self._function(value.__func__, value.__self__)
-        elif kind is partial:
-            self._hand_on(name, value.func)
-            for part in (*value.args, *value.keywords.values()):
-                self._member(name, part)
+            self._hand_on(name, value.__func__, value.__self__)
+        elif kind in _MADE_OF:
+            if kind is staticmethod:
+                owner = _NOTHING
+            elif kind is classmethod and owner is not _NOTHING and not isinstance(owner, type):
+                owner = type(owner)
+            if not self._new(id(value), id(owner), "made of"):
+                return
+            self._function(value, owner)
+            for part in _MADE_OF[kind]:
+                self._hand_on(name, getattr(value, part, None), owner)
+            if getattr(value, "__dict__", None):
+                self._open.append((name, value))
         elif self._has_attributes(value):
             self._object(name, value)
 
     def _member(self, name: str, value: Any) -> None:
         """A value that stays where it is, but may be a nest whose members do not."""
-        if isinstance(value, _NESTS) and not isinstance(value, tuple):
+        if issubclass(type(value), _NESTS) and not isinstance(value, tuple):
             self.found.append(Mentioned(name, _itself, value, value, _held(value)))
         self._hand_on(name, value)
 
     def _object(self, name: str, value: Any) -> None:
         kind = type(value)
-        if not _is_ours(kind.__module__):
-            self._open.setdefault(id(value), (name, value))
-        for owner in kind.__mro__:
-            if self._is_users(owner.__module__):
-                for method in filter(_is_implied, vars(owner)):
-                    self._function(vars(owner)[method], value)
+        if not self._new(id(value), "object"):
+            return
+        if not is_ours(kind.__module__) and len(self._open) < _MOST:
+            self._open.append((name, value))
+        implied = {m for made in filter(self._is_users_class, kind.__mro__) for m in vars(made) if is_implied(m)}
+        for method in sorted(implied):
+            if callable(getattr(kind, method, None)):
+                self._attribute(name, value, method)
+        if isinstance(value, type):  # it may be called
+            for made in filter(self._is_users_class, value.__mro__):
+                for method in ("__init__", "__new__", "__post_init__"):
+                    self._hand_on(name, vars(made).get(method))
         if hasattr(kind, "_registrations"):
             for hook in (*(value._pre_hooks or {}).values(), *(value._forward_hooks or {}).values()):
                 self._hand_on(name, hook)
-        if "__wrapped__" in getattr(value, "__dict__", ()):
-            self._hand_on(name, value.__wrapped__)
+        self._hand_on(name, dict_of(value).get("__wrapped__"))
 
-    def _attribute(self, name: str, owner: Any, attribute: str) -> Any:
-        """The value of an attribute, whose place is noted: the object, or its class. _NOTHING where it has none."""
-        name, kept = f"{name}.{attribute}", getattr(owner, "__dict__", {})
-        if attribute in kept and not isinstance(owner, type):
-            noted = hasattr(type(owner), "_registrations")
-            return self._place(name, owner, kept.get, attribute, noted)
-        defined = [
-            (c, vars(c)[attribute])
-            for c in (owner.__mro__ if isinstance(owner, type) else type(owner).__mro__)
-            if attribute in vars(c)
-        ]
-        for kind, value in defined:  # those of base classes too, which super() reaches
-            if isinstance(value, MemberDescriptorType):
-                return self._place(name, owner, attrgetter(attribute), owner)
-            if not isinstance(value, (staticmethod, classmethod, property, FunctionType)):
-                if not self._is_users(kind.__module__):
-                    return _NOTHING
-                if kept and owner is not kind:
-                    self._place(name, owner, kept.get, attribute)  # None, until one of its own hides that of its class
-                return self._place(name, kind, vars(kind).get, attribute)
-            self._function(getattr(value, "fget", None) or getattr(value, "__func__", value), owner)
+    def _attribute(self, name: str, owner: Any, attribute: str, whole: bool = True) -> Any:
+        """The value of an attribute, whose places are noted: in the object, and in its classes. _NOTHING where it has
+        none, or where a number is called."""
+        asked, called = attribute[-1] == "?", attribute[-1] == ")"
+        attribute = attribute.removesuffix("()").removesuffix("?")
+        name, kept = f"{name}.{attribute}", dict_of(owner)
+        noted = hasattr(type(owner), "_registrations")
+        if attribute == "__dict__":
+            return kept
+        if attribute in kept:
+            value = kept[attribute]
+            if called and not callable(value):
+                return _NOTHING
+            return self._place(name, owner, kept.get, attribute, noted, whole)
+        classes = owner.__mro__ if isinstance(owner, type) else type(owner).__mro__
+        holding = [made for made in classes if attribute in vars(made)]
+        if not holding:
+            if asked and kept is not NO_DICT and not noted:
+                self._place(name, owner, kept.get, attribute)  # it may come to be
+            elif any("__getattr__" in vars(made) for made in filter(self._is_users_class, classes)):
+                self._loose.add(attribute)
+                self._object(name.rpartition(".")[0], owner)
+            return _NOTHING
+        value = vars(holding[0])[attribute]
+        if isinstance(value, MemberDescriptorType):
+            return self._place(name, owner, attrgetter(attribute), owner)
+        users = [made for made in classes[: classes.index(holding[-1]) + 1] if self._is_users_class(made)]
+        for made in users:  # base classes too, which super() reaches; None until a class hides what another has
+            part = self._place(f"{made.__name__}.{attribute}", made, vars(made).get, attribute)
+            if type(part) in _MADE_OF:
+                self._hand_on(name, part, owner)
+        if users and kept is not NO_DICT and not noted:
+            self._place(name, owner, kept.get, attribute)
+        if type(value) in _MADE_OF or not users:
+            return _NOTHING
+        if hasattr(type(value), "__get__"):
+            self._object(name.rpartition(".")[0], owner)
+        return value
+
+    def _item(self, name: str, nest: Any, key: str, whole: bool) -> Any:
+        """What a dict holds, whose place is noted. All that it holds may matter where it has no such key."""
+        if issubclass(type(nest), dict) and type(nest).__getitem__ is dict.__getitem__ and key in nest:
+            return self._place(f"{name}[{key!r}]", nest, partial(dict.get, nest), key, whole=whole)
+        self._member(name, nest)
         return _NOTHING
 
-    def _place(self, name: str, owner: Any, get: Callable[[Any], Any], key: Any, noted: bool = False) -> Any:
-        """The value that is found at a place, which is noted if it was not before."""
+    def _place(
+        self, name: str, owner: Any, get: Callable[[Any], Any], key: Any, noted: bool = False, whole: bool = True
+    ) -> Any:
+        """The value that is found at a place, which is noted if it was not before, and all of it if it is a nest."""
         try:
             value = get(key)
         except (ValueError, AttributeError):  # empty yet
             return _NOTHING
-        if self._is_library(value):
-            return value
-        if self._new(id(owner), name.rpartition(".")[2], "place") and (not noted or isinstance(value, _NESTS)):
-            self.found.append(Mentioned(name, get, key, value, _held(value)))
+        last = name.rpartition(".")[2]
+        if self._is_library(value) and (isinstance(value, ModuleType) or value.__name__ == last):
+            return value  # as it was imported
+        held = _held(value) if whole else None
+        if self._new(id(owner), key if type(key) is str else last, held is None) and (not noted or held is not None):
+            self.found.append(Mentioned(name, get, key, value, held))
         return value
 
     def _has_attributes(self, value: Any) -> bool:
         """Whether a value is looked into: an object, a class, a module in Python's sense."""
-        known = isinstance(value, (*_PLAIN, *_NESTS)) or type(value) in TENSOR_TYPES
+        known = issubclass(type(value), (*_PLAIN, *_NESTS)) or type(value) in TENSOR_TYPES
         return not known and not self._is_library(value)
 
     def _is_library(self, value: Any) -> bool:
         """Whether it is a module in Python's sense, or a class, that is not the user's."""
-        if isinstance(value, (ModuleType, type)):
-            return not self._is_users(value.__name__ if isinstance(value, ModuleType) else value.__module__)
+        if issubclass(type(value), (ModuleType, type)):
+            return not self._is_users(value.__name__ if issubclass(type(value), ModuleType) else value.__module__)
         return False
 
-    def _is_users(self, module: str) -> bool:
-        return _is_users(module) or (module.partition(".")[0] == self._from and not _is_ours(module))
+    def _is_users_class(self, made: type) -> bool:
+        return self._is_users(made.__module__)
 
-
-@lru_cache(maxsize=4096)
-def _is_users(module: str) -> bool:
-    """Whether code of a module is the user's own: no library's, nor Python's, nor ours."""
-    if _is_ours(module) or module.partition(".")[0] in sys.stdlib_module_names:
-        return False
-    file = getattr(sys.modules.get(module), "__file__", None) or ""
-    return not {"site-packages", "dist-packages"} & set(Path(file).parts)
-
-
-def _is_ours(module: str) -> bool:
-    return module.partition(".")[0] == __name__.partition(".")[0]
-
-
-def _is_implied(method: str) -> bool:
-    """Whether code that does something with an object may call a method of it without naming it."""
-    return method == "forward" or (method.startswith("__") and method not in _NOT_IMPLIED)
-
-
-_UNIMPLIED = ("init", "new", "del", "post_init", "init_subclass", "repr", "str", "eq", "ne", "hash", "setattr")
-_NOT_IMPLIED = {f"__{name}__" for name in _UNIMPLIED}
+    def _is_users(self, module: Any) -> bool:
+        name = str(module)
+        return is_users(name) or (name.partition(".")[0] == self._from and not is_ours(name))
 
 
 def _itself(value: Any) -> Any:

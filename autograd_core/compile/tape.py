@@ -294,6 +294,7 @@ def _modules_of(function: Any) -> list[Any]:
     for, and what lies in these, be it a list, a dict, an object or a module."""
     from .compiled import Compiled
     from .naming import variables
+    from .whose import dict_of
 
     found: dict[int, Any] = {}
     level = [function, getattr(function, "__self__", None), *[value for _, value in variables(function)]]
@@ -302,12 +303,12 @@ def _modules_of(function: Any) -> list[Any]:
         for value in level:
             if hasattr(type(value), "_registrations"):
                 found |= {id(m): m for m in value.modules()}
-            elif isinstance(value, (list, tuple)):
+            elif issubclass(type(value), (list, tuple)):
                 inside += value
-            elif isinstance(value, dict):
+            elif issubclass(type(value), dict):
                 inside += value.values()
-            elif not isinstance(value, (ModuleType, FunctionType, type, Compiled)):  # which knows those of calls before
-                inside += getattr(value, "__dict__", {}).values()
+            elif not issubclass(type(value), (ModuleType, FunctionType, type, Compiled)):  # which knows those of before
+                inside += dict_of(value).values()
         level = inside
     return list(found.values())
 

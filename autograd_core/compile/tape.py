@@ -158,7 +158,7 @@ class Tape(Recorder):
     def contents(self) -> dict[int, int]:
         """Number → a sum over the values now, of the arrays from outside that no gradient is asked of."""
         arrays = {n: t.array for n, t in self.storages.items() if not t.requires_grad and type(t.array) is np.ndarray}
-        return {n: zlib.crc32(np.ascontiguousarray(a).view(np.uint8)) for n, a in arrays.items()}
+        return {n: zlib.crc32(np.ascontiguousarray(a).view(np.uint8).data) for n, a in arrays.items()}
 
     def forget(self) -> None:
         """Let go of what a program, which outlives the call it was recorded from, has no use for: what was needed to

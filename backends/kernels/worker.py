@@ -12,8 +12,9 @@ from .cache import put_seal
 
 def load(path: Path) -> Any:
     """The compiled function in a generated file; compiles it where the cache beside the file has no code."""
-    from numba import config  # pyright: ignore[reportMissingImports]
+    import numba  # pyright: ignore[reportMissingImports]
 
+    config: Any = numba.config  # which makes its names at run time
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} is not a Python file")

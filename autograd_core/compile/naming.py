@@ -118,10 +118,15 @@ def variables(function: Any) -> Iterator[tuple[str, Any]]:
     yield from found.globals.items()
 
 
-def tensors_in(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """(path, tensor) for each tensor in a nest, the path with dots; in the order of `tree_leaves`."""
-    if type(value) in TENSOR_TYPES:
+def tensors_in(name: str, value: Any, around: tuple[int, ...] = ()) -> Iterator[tuple[str, Any]]:
+    """(path, tensor) for each tensor in a nest, the path with dots; in the order of `tree_leaves`.
+
+    `around`: the nests that it lies in, by id: one may hold itself.
+    """
+    kind = type(value)
+    if kind in TENSOR_TYPES:
         yield name, value
-    elif isinstance(value, (dict, list, tuple)):
-        for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from tensors_in(f"{name}.{key}", inner)
+    elif issubclass(kind, (dict, list, tuple)) and id(value) not in around:
+        for key, inner in value.items() if issubclass(kind, dict) else enumerate(value):
+            if type(inner) in TENSOR_TYPES or issubclass(type(inner), (dict, list, tuple)):  # not for each number
+                yield from tensors_in(f"{name}.{key}", inner, (*around, id(value)))

@@ -309,7 +309,7 @@ def _modules_of(function: Any) -> list[Any]:
                 inside += value.values()
             elif not issubclass(type(value), (ModuleType, FunctionType, type, Compiled)):  # which knows those of before
                 inside += dict_of(value).values()
-        level = inside
+        level = [value for value in inside if type(value) not in (int, float, str)]  # there may be a million
     return list(found.values())
 
 

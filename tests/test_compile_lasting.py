@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import random
 import types
 
+import numpy as np
 import pytest
 import retrograd as rg
 from retrograd.autograd_core.recorder import RecordingError
@@ -106,7 +109,7 @@ def test_a_count_that_is_looked_at_is_an_error(place):
         return x * 10 if place.n % 5 == 0 else x
 
     f, name = (of_its_own, "n") if place is None else (of_an_object, "place.n")
-    with pytest.raises(RecordingError, match=f"changes '{name}', which was .* Count outside"):
+    with pytest.raises(RecordingError, match=f"changes '{name}', which was .* Do it outside"):
         [f(rg.ones(3)) for _ in range(4)]
 
 
@@ -164,3 +167,102 @@ def test_a_graph_that_goes_round_in_a_circle_is_kept_by_nobody():
 
     for _ in range(6):
         assert f(rg.ones(3)).item() == 6
+
+
+def counted(n):
+    while True:
+        n += 1
+        yield n
+
+
+def drawn_in_a_condition():
+    rng = np.random.default_rng(0)
+    return lambda x: x if rng.random() < 0.99 else x * 100
+
+
+def drawn_by_python():
+    return lambda x: x if random.random() < 0.99 else x * 100
+
+
+def drawn_by_numpy():
+    return lambda x: x if np.random.rand() < 0.99 else x * 100
+
+
+def drawn_by_an_object_s():
+    place = types.SimpleNamespace(rng=random.Random(0))
+    return lambda x: x if place.rng.uniform(0, 1) < 0.99 else x * 100
+
+
+def counted_by_an_iterator():
+    numbers = itertools.count()
+    return lambda x: x if next(numbers) % 10 else x * 100
+
+
+def counted_by_a_generator():
+    numbers = counted(0)
+    return lambda x: x if next(numbers) % 10 else x * 100
+
+
+def counted_in_a_list():
+    seen = []
+
+    def f(x):
+        seen.append(1)
+        return x if len(seen) % 10 else x * 100
+
+    return f
+
+
+def counted_in_a_default():
+    def f(x, calls=[0]):  # noqa: B006
+        calls[0] += 1
+        return x if calls[0] % 10 else x * 100
+
+    return f
+
+
+class Counting(rg.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x):
+        self.calls += 1
+        return x if self.calls % 10 else x * 100
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        drawn_in_a_condition,
+        drawn_by_python,
+        drawn_by_numpy,
+        drawn_by_an_object_s,
+        counted_by_an_iterator,
+        counted_by_a_generator,
+        counted_in_a_list,
+        counted_in_a_default,
+        Counting,
+    ],
+)
+def test_what_decides_a_branch_and_moves_on_is_an_error(made):
+    f = rg.compile(made())
+    with pytest.raises(RecordingError, match=r"moves on with each call.* outside|looks at it.* outside"):
+        [f(rg.ones(3)) for _ in range(4)]
+
+
+def test_a_list_that_is_only_written_to_is_its_own_affair():
+    calls, counts = [], {"n": 0}
+
+    @rg.compile
+    def f(x):
+        calls.append(1)
+        counts["n"] += 1
+        return x * 2
+
+    for _ in range(6):
+        calls.append(2)
+        assert f(rg.ones(1)).item() == 2
+    assert len(f.programs) == 1
+    assert calls == [2, 1] * 3 + [2] * 3
+    assert counts == {"n": 3}

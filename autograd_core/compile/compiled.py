@@ -28,7 +28,7 @@ from ..recorder import RecordingError
 from ..tensor import TENSOR_TYPES, Tensor, asarray
 from ..transforms import nesting, tree_leaves, tree_map, tree_rebuild
 from .arena import Arena
-from .lasting import left_behind
+from .lasting import changed_itself, tensor_kept
 from .mentioned import Mentioned, changes, is_plain, mentioned, unchanged
 from .naming import argument_names
 from .program import Called, Program
@@ -63,7 +63,7 @@ class Compiled:
         self._dropped: list[Tape] = []  # of programs that will not be asked for again
         self._returning = False  # whether such an object came back
         self._arenas: dict[str, Arena] = {}  # by backend
-        self._kept: set[Any] = set()  # signatures whose first call kept values that it had made
+        self._left: dict[Any, Tape | None] = {}  # signature → its first call, which left something behind
         self._in_a_row = 0  # calls that were recorded anew because what is mentioned had changed
         self._warm = self._confirmed = False
         self._modules: dict[int, Any] = {}
@@ -168,7 +168,7 @@ class Compiled:
                 )
         for backend in {t.backend for t in [*arguments, *self._leaves.values()]}:
             backend.empty_cache()  # what eager calls left between their arrays would stay beside what this one needs
-        journal, before = undo is not None, self._mentioned(args, kwargs)
+        journal, before = undo is not None, self._mentioned(args, kwargs, moving=True)
         waiting = self._first.get(signature, [])
         first = next((r.tape for r in waiting if all(_is_tensor(m.value) for m in changes(r.mentioned))), None)
         contents = {} if first is None else first.contents()
@@ -200,11 +200,15 @@ class Compiled:
             return result
         if grown:
             return result  # the signature of this call said nothing of what it met
-        left = left_behind(before, tape, result)
-        if left and signature not in self._kept:
-            self._kept.add(signature)  # state of its own (a cache, an average) came into being: a first call again
+        kept = tensor_kept(tape, result)
+        left = kept or changed_itself(before)
+        if left and signature not in self._left:
+            self._left[signature] = tape  # state of its own (a cache, an average) came into being: a first call again
             return result
         if left:
+            earlier = self._left[signature]
+            if earlier is not None and not kept:
+                compare(earlier, tape, {})  # which can say where it matters
             raise RecordingError(left)
         if first is not None and first.stands():
             compare(first, tape, contents)
@@ -227,6 +231,7 @@ class Compiled:
         found, given = self._mentioned(args, kwargs), spelled(args, kwargs)
         program.called = Called(self.function, names, nest, self._lock, self._leaves, found, given)
         program.take_gradients()
+        self._left = dict.fromkeys(self._left)
         self._forget()
         backend.empty_cache()  # the eager calls' memory goes back: the program has its own
         return result
@@ -264,10 +269,11 @@ class Compiled:
         self.programs = {change(s): p for s, p in self.programs.items()}
         self._others = {change(s): p for s, p in self._others.items()}
         self._first = {change(s): r for s, r in self._first.items()}
-        self._kept = {change(s) for s in self._kept}
+        self._left = {change(s): t for s, t in self._left.items()}
 
-    def _mentioned(self, args: Any, kwargs: Any) -> list[Mentioned]:
-        return mentioned(self.function, [v for _, v in tree_leaves((args, kwargs))], self._modules.values())
+    def _mentioned(self, args: Any, kwargs: Any, moving: bool = False) -> list[Mentioned]:
+        passed = [v for _, v in tree_leaves((args, kwargs))]
+        return mentioned(self.function, [*passed, *self._modules.values()], moving)
 
     def _verified(self, program: Program, arguments: list[Tensor], args: Any, kwargs: Any) -> Any:
         leaves = self._leaves.values()

@@ -1,7 +1,8 @@
 """What a call leaves behind beside its results, gradients and changed tensors: a replay would leave nothing there.
 
     a tensor that it made    kept in a list, by an object or a hook: it would stay that of the recorded call
-    a number                 that it changes itself and looks at, such as a count: it would stand still
+    a number, a list         that it changes itself and looks at, such as a count: it would stand still
+    a generator, iterator    that it uses: it would not move on
 """
 
 from __future__ import annotations
@@ -13,32 +14,41 @@ from typing import Any
 from ..recorder import Step
 from ..tensor import TENSOR_TYPES, Tensor
 from ..transforms import tree_leaves
-from .mentioned import Mentioned, changes
+from .mentioned import Mentioned, changes, is_plain
+from .moving import Position
 from .tape import Tape
 
 
-def left_behind(before: list[Mentioned], tape: Tape, result: Any) -> str:
-    """What is wrong with a call and how to mend it, "" where nothing is.
+def tensor_kept(tape: Tape, result: Any) -> str:
+    """What is wrong with a call that keeps a tensor, and how to mend it; "" of one that keeps none.
 
-    Args:
-        before: what the function mentions, as it was before the call.
-        tape, result: of the call; the result is detached from its graph.
+    `result`: of the call, detached from its graph.
     """
-    for mentioned in changes(before):
-        if mentioned.is_number:
-            return (
-                f"the compiled function changes {mentioned.name!r}, which was {mentioned.value!r} before the call, and "
-                "looks at it: a replay would do neither. Count outside of it and pass the number as an argument, or "
-                "keep it in a 0-d Tensor that operations change."
-            )
-    kept = _kept(tape, result)
-    if kept is None:
+    step = _kept(tape, result)
+    if step is None:
         return ""
-    made = f"the result of {kept.record.name}" if kept.record else "a tensor"
+    made = f"the result of {step.record.name}" if step.record else "a tensor"
     return (
-        f"the compiled function keeps {made} that it made at {kept.line}: a replay would leave there what the recorded "
+        f"the compiled function keeps {made} that it made at {step.line}: a replay would leave there what the recorded "
         "call did. Return it, or write it into a tensor from outside (copy_ under rg.no_grad())."
     )
+
+
+def changed_itself(before: list[Mentioned]) -> str:
+    """The same of a call that changes what it mentions, given that as it was before the call."""
+    for name, _, key, value, held in changes(before):
+        if type(value) is Position:
+            return (
+                f"the compiled function uses {name!r}, a {type(key).__name__} that moves on with each call: a replay "
+                "would go on with what it gave once. Draw or call next() outside, and pass what comes as an argument."
+            )
+        if held is not None or (is_plain(value) and value is not None):
+            was = f"which was {value!r} before the call" if held is None else f"a {type(value).__name__}"
+            return (
+                f"the compiled function changes {name!r}, {was}, and looks at it: a replay would do neither. Do it "
+                "outside and pass what matters as an argument, or keep numbers in a 0-d Tensor that operations change."
+            )
+    return ""
 
 
 def _kept(tape: Tape, result: Any) -> Step | None:

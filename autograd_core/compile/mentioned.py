@@ -24,6 +24,7 @@ import numpy as np
 
 from ..tensor import TENSOR_TYPES
 from .loads import CELL, FIRST, GLOBAL, IMPORTED, Chain, loads
+from .moving import moving, position
 from .whose import NO_DICT, dict_of, is_implied, is_ours, is_users
 
 _PLAIN = (int, float, complex, bool, str, bytes, type(None), np.generic, np.dtype, slice)
@@ -31,6 +32,7 @@ _NESTS = (list, tuple, dict, set, frozenset, deque)
 _LONGEST = 1000  # members of a nest that each call looks at: a longer one is compared by identity
 _MOST = 10_000  # objects that are looked into
 _contents = attrgetter("cell_contents")
+_WRITING = {f"{m}()" for m in ("append", "appendleft", "extend", "insert", "add", "update", "discard", "clear")}
 _NOTHING = object()
 _MADE_OF = {  # what leads to functions → its parts
     FunctionType: ("__wrapped__",),
@@ -53,15 +55,14 @@ class Mentioned(NamedTuple):
     value: Any
     held: Any = None  # a text where that is plain, else the members; None of what is no nest
 
-    @property
-    def is_number(self) -> bool:
-        """Whether it was a number, a text or a flag."""
-        return isinstance(self.value, _PLAIN) and self.value is not None
 
+def mentioned(function: Any, others: Iterable[Any] = (), moving: bool = False) -> list[Mentioned]:
+    """What a function reads from outside, given objects that it is called with and modules that it calls.
 
-def mentioned(function: Any, arguments: Iterable[Any] = (), modules: Iterable[Any] = ()) -> list[Mentioned]:
-    """What a function reads from outside, given objects that it is called with and modules that it calls."""
-    return _Walk(function, [*arguments, *modules]).found
+    `moving`: also what only the call itself may change: positions of generators and iterators, attributes of modules.
+    """
+    walk = _Walk(function, others)
+    return walk.found + (walk.moving if moving else [])
 
 
 def unchanged(found: Iterable[Mentioned]) -> bool:
@@ -119,6 +120,7 @@ class _Walk:
 
     def __init__(self, function: Any, others: Iterable[Any]):
         self.found: list[Mentioned] = []
+        self.moving: list[Mentioned] = []
         self._todo: deque[tuple[str, Any, Any]] = deque()  # name, value, and of a method the object that it is of
         self._loose: set[str] = set()
         self._texts: set[str] = set()  # what attributes may be called that are loaded by their names
@@ -179,7 +181,8 @@ class _Walk:
 
     def _chain(self, chain: Chain, cells: dict[str, Any], names: dict[str, Any], owner: Any) -> None:
         kind, name, *parts = chain
-        wholes = [after[:1] != "[" for after in (*parts, "")]  # else what a dict holds besides does not matter
+        # Of a dict only the item that is loaded matters, of a list that is written to nothing.
+        wholes = [after[:1] != "[" and after not in _WRITING for after in (*parts, "")]
         value = _NOTHING
         if kind == FIRST:
             name, value = "self", owner
@@ -193,12 +196,15 @@ class _Walk:
             package = names.get("__package__") or ""
             value = sys.modules.get(resolve_name(name, package) if package else name, _NOTHING)
         for part, whole in zip(parts, wholes[1:], strict=True):
+            self._note_moving(name, value)
             if part[0] == "[":
                 value = self._item(name, value, part[1:], whole)
             elif value is _NOTHING:
                 self._loose.add(part)
             elif self._has_attributes(value):
                 value = self._attribute(name, value, part, whole)
+            elif isinstance(value, ModuleType):  # of a library
+                value = getattr(value, part.removesuffix("()"), _NOTHING)
             name = f"{name}[{part[1:]!r}]" if part[0] == "[" else f"{name}.{part}"
         self._hand_on(name, value)
 
@@ -206,6 +212,7 @@ class _Walk:
 
     def _visit(self, name: str, value: Any, owner: Any) -> None:
         kind = type(value)
+        self._note_moving(name, value)
         if issubclass(kind, str):
             if value.isidentifier():
                 self._texts.add(value)
@@ -229,6 +236,11 @@ class _Walk:
                 self._open.append((name, value))
         elif self._has_attributes(value):
             self._object(name, value)
+
+    def _note_moving(self, name: str, value: Any) -> None:
+        for mover in moving(value):
+            if self._new(id(mover), "moving"):
+                self.moving.append(Mentioned(name, position, mover, position(mover)))
 
     def _member(self, name: str, value: Any) -> None:
         """A value that stays where it is, but may be a nest whose members do not."""
@@ -313,8 +325,9 @@ class _Walk:
         if self._is_library(value) and (isinstance(value, ModuleType) or value.__name__ == last):
             return value  # as it was imported
         held = _held(value) if whole else None
-        if self._new(id(owner), key if type(key) is str else last, held is None) and (not noted or held is not None):
-            self.found.append(Mentioned(name, get, key, value, held))
+        if self._new(id(owner), key if type(key) is str else last, held is None):
+            among = self.moving if noted and held is None else self.found
+            among.append(Mentioned(name, get, key, value, held))
         return value
 
     def _has_attributes(self, value: Any) -> bool:

@@ -185,7 +185,7 @@ def drawn_by_python():
 
 
 def drawn_by_numpy():
-    return lambda x: x if np.random.rand() < 0.99 else x * 100
+    return lambda x: x if np.random.rand() < 0.99 else x * 100  # noqa: NPY002
 
 
 def drawn_by_an_object_s():

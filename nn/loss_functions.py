@@ -110,7 +110,7 @@ def nll_loss(
     if reduction != "mean":
         return losses
     spread = ops.broadcast_to(per_class, shape=x.shape)
-    return ops.divide(losses, ops.negative(loss.nll_loss(spread, target, "sum", ignore_index)))
+    return loss.weighted_mean(ops, losses, ops.negative(loss.nll_loss(spread, target, "sum", ignore_index)))
 
 
 @one_frame

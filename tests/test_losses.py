@@ -67,6 +67,32 @@ def test_class_weights_and_ignored_labels():
     assert list(nn.CrossEntropyLoss().state_dict()) == []
 
 
+@pytest.mark.filterwarnings("ignore:(divide by zero|invalid value):RuntimeWarning")
+@pytest.mark.parametrize("options", [{}, {"weight": [1.0, 3.0]}, {"label_smoothing": 0.1}, {"kind": "NLLLoss"}])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_a_mean_over_no_labels_is_nan_and_asks_for_no_change(options, compiled):
+    options = dict(options)
+    if "weight" in options:
+        options["weight"] = rg.tensor(options["weight"])
+    loss = getattr(nn, options.pop("kind", "CrossEntropyLoss"))(**options)
+    x, nothing = rg.tensor(SCORES.tolist(), requires_grad=True), rg.full(len(SCORES), -100)
+
+    def step(target):
+        x.grad = None
+        found = loss(x, target)
+        found.backward()
+        return found
+
+    if compiled:
+        step = rg.compile(step)
+        for _ in range(4):
+            step(LABELS)
+    assert math.isnan(step(nothing).item())
+    assert np.abs(x.grad.numpy()).max() == 0
+    assert math.isfinite(step(LABELS).item())
+    assert np.abs(x.grad.numpy()).max() > 0
+
+
 def test_positive_weights_and_weights():
     x, t = rg.tensor([0.0, 0.0]), rg.tensor([1.0, 0.0])
     two = math.log(2)

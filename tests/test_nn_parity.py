@@ -172,6 +172,10 @@ LOSSES = [
     ("CrossEntropyLoss", {}, SCORES, LABELS),
     ("CrossEntropyLoss", {"weight": WEIGHT, "label_smoothing": 0.1}, SCORES, LABELS),
     ("CrossEntropyLoss", {"ignore_index": 3}, SCORES, np.abs(LABELS) % 4),
+    ("CrossEntropyLoss", {}, SCORES, np.full_like(LABELS, -100)),
+    ("CrossEntropyLoss", {"weight": WEIGHT, "label_smoothing": 0.1}, SCORES, np.full_like(LABELS, -100)),
+    ("NLLLoss", {}, SCORES, np.full_like(LABELS, -100)),
+    ("NLLLoss", {"weight": WEIGHT}, SCORES, np.full_like(LABELS, -100)),
     ("CrossEntropyLoss", {"label_smoothing": 0.2}, SCORES, ROWS),
     ("CrossEntropyLoss", {"weight": WEIGHT}, SCORES, ROWS),
     ("CrossEntropyLoss", {"weight": WEIGHT}, VOLUME, VOXELS),
@@ -184,6 +188,7 @@ LOSSES = [
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize(("name", "options", "prediction", "target"), LOSSES)
+@pytest.mark.filterwarnings("ignore:(divide by zero|invalid value):RuntimeWarning")
 def test_losses(name, options, prediction, target, reduction):
     def made(space, tensor):
         given = {k: tensor(v) if isinstance(v, np.ndarray) else v for k, v in options.items()}

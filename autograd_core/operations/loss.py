@@ -21,7 +21,20 @@ def _reduce(ops: Any, losses: Any, reduction: str, weight: Any = None) -> Any:
     if reduction == "mean" and weight is None:
         return ops.mean(losses)
     total = ops.sum(losses)
-    return total if reduction == "sum" else ops.divide(total, weight)
+    return total if reduction == "sum" else weighted_mean(ops, total, weight)
+
+
+def weighted_mean(ops: Any, total: Any, weight: Any) -> Any:
+    """total / weight. Where nothing counts that is NaN, 0/0, and its gradient 0, as in PyTorch: a batch without labels
+    shows, and does no harm."""
+    if type(weight) is float:
+        return ops.divide(total, weight)
+    return ops.add(ops.divide(total, _at_least(ops, weight)), ops.divide(0.0, weight))
+
+
+def _at_least(ops: Any, weight: Any) -> Any:
+    """A sum of weights to divide by, where it may be 0."""
+    return ops.maximum(weight, float(np.finfo(weight.dtype).tiny))
 
 
 def _check_reduction(reduction: str) -> None:
@@ -50,7 +63,7 @@ def _wanted(ops, x, target, weight, ignore_index, label_smoothing):
     weights = None if weight is None else _along_classes(ops, weight, shape)
     if target.dtype.kind == "f":
         wanted = ops.astype(target, dtype=x.dtype)
-        count = max(math.prod(shape) // max(classes, 1), 0) or math.nan
+        count = float(max(math.prod(shape) // max(classes, 1), 0)) or math.nan
         valid = None
     else:
         numbers = _along_classes(ops, ops.arange_like(target, classes), shape)
@@ -75,7 +88,10 @@ def _cross_entropy_rule(ops, needs, g, x, target, weight, row_log, count, ignore
         gx = _rows_gradient(ops, g, x, target, row_log, count, ignore_index, reduction)
         return gx, None, None
     wanted, count = _wanted(ops, x, target, weight, ignore_index, label_smoothing)
-    each = ops.expand_dims(g, axis=axis) if reduction == "none" else ops.divide(g, count) if reduction == "mean" else g
+    if reduction == "mean":
+        each = ops.divide(g, count if type(count) is float else _at_least(ops, count))
+    else:
+        each = ops.expand_dims(g, axis=axis) if reduction == "none" else g
     log_p = ops.log_softmax(x, axis=axis)
     if needs[0]:
         mass = ops.sum(wanted, axis=axis, keepdims=True)
@@ -94,7 +110,7 @@ def _rows_gradient(ops, g, x, target, row_log, count, ignore_index, reduction):
     rows = xp.arange(x.shape[0])
     valid = target != ignore_index
     out[rows, target * valid] -= 1  # of an ignored row it does not matter which
-    each = (g / count if reduction == "mean" else g) * valid
+    each = (g / _at_least(ops, count) if reduction == "mean" else g) * valid
     out *= each[:, None]
     return out
 

@@ -34,6 +34,11 @@ def replace(tensor: Tensor, value: Any) -> Tensor:
         )
     if getattr(value, "shape", None) != tensor.shape or value.dtype != tensor.dtype:
         raise ValueError(f"data must keep shape and dtype, {describe(tensor)}; got {describe(value)}")
+    for ref in _cell(tensor)[1:]:
+        handle = ref()
+        if handle is not None and handle is not value and handle.array is tensor.array:
+            kept = handle.clone()
+            handle.array, handle.cell = kept.array, kept.cell
     return overwrite(tensor, value)
 
 
@@ -78,6 +83,18 @@ def zero_(tensor: Tensor) -> Tensor:
     return fill_(tensor, 0)
 
 
+def clamp_(tensor: Tensor, min: Any = None, max: Any = None) -> Tensor:
+    """Bring every element of the leaf between `min` and `max`."""
+    _check(tensor, "clamp_")
+    return overwrite(tensor, _plain(tensor).clamp(min, max))  # type: ignore[attr-defined]
+
+
+def lerp_(tensor: Tensor, end: Any, weight: Any) -> Tensor:
+    """Move the leaf towards `end` by the share `weight`, as an average of weights does."""
+    _check(tensor, "lerp_")
+    return overwrite(tensor, _plain(tensor) + weight * (end - _plain(tensor)))  # type: ignore[operator]
+
+
 def setitem(tensor: Tensor, index: Any, value: Any) -> None:
     """`tensor[index] = value` on a leaf that does not require a gradient."""
     if tensor.node is not None or (tensor.requires_grad and current().grad):
@@ -118,7 +135,7 @@ def _check(tensor: Tensor, what: str) -> None:
         )
 
 
-def _cell(tensor: Tensor) -> list[int]:
+def _cell(tensor: Tensor) -> list[Any]:
     """The version cell of memory that may be changed. A detached result has none: its memory is a value in a graph."""
     if tensor.cell is None:
         raise RuntimeError(
@@ -155,7 +172,7 @@ def _value(tensor: Tensor, value: Any, fits: bool = True) -> Any:
     return array
 
 
-for _method in (copy_, add_, sub_, mul_, div_, fill_, zero_):
+for _method in (copy_, add_, sub_, mul_, div_, fill_, zero_, clamp_, lerp_):
     setattr(Tensor, _method.__name__, one_frame(_method))
 Tensor.__setitem__ = one_frame(setitem)  # type: ignore[attr-defined]
 for _dunder, _in_place, _operation in (

@@ -10,6 +10,7 @@ another one, without the attached members: hence the `type: ignore` where it use
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any, TypeAlias
 
@@ -45,7 +46,8 @@ class Tensor:
     grad: Tensor | None
     requires_grad: bool
     node: Any  # graph.Node | None
-    cell: list[int] | None  # [version of the memory], shared with all views of it; None where a graph owns the memory
+    # [version of the memory, references to what `data` gave…], shared with all views; None where a graph owns the memory
+    cell: list[Any] | None
     _hooks: dict[int, Any] | None
 
     def __init__(self, array: Any, requires_grad: bool = False):
@@ -121,8 +123,15 @@ class Tensor:
 
     @property
     def data(self) -> Tensor:
-        """A detached tensor that shares memory and version; assigning copies values into this tensor's memory."""
-        return self.detach()
+        """A detached tensor that shares memory and version.
+
+        Assigning copies values into this tensor's memory. What `data` gave before keeps the old ones, in memory of its
+        own, so that `kept = p.data; p.data = average; …; p.data = kept` puts back what was there, as in PyTorch.
+        """
+        handle = self.detach()
+        if self.cell is not None:
+            self.cell[1:] = [*(ref for ref in self.cell[1:] if ref() is not None), weakref.ref(handle)]
+        return handle
 
     @data.setter
     @one_frame

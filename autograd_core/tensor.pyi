@@ -30,7 +30,7 @@ class Tensor:
     grad: Tensor | None
     requires_grad: builtins.bool
     node: Any
-    cell: list[builtins.int] | None
+    cell: list[Any] | None
     _hooks: dict[builtins.int, Any] | None
 
     def __init__(self, array: Any, requires_grad: builtins.bool = False): ...
@@ -77,7 +77,7 @@ class Tensor:
 
     @property
     def data(self) -> Tensor:
-        """A detached tensor that shares memory and version; assigning copies values into this tensor's memory."""
+        """A detached tensor that shares memory and version."""
 
     @data.setter
     def data(self, value: Any) -> None: ...
@@ -326,6 +326,9 @@ class Tensor:
     def clamp(self, min: TensorLike | None = None, max: TensorLike | None = None) -> Tensor:
         """x, but not below `min` nor above `max` (numbers or tensors; None: no bound). NaN stays NaN."""
 
+    def clamp_(self, min: Any = None, max: Any = None) -> Tensor:
+        """Bring every element of the leaf between `min` and `max`."""
+
     def clip(self, min: TensorLike | None = None, max: TensorLike | None = None) -> Tensor:
         """x, but not below `min` nor above `max` (numbers or tensors; None: no bound). NaN stays NaN."""
 
@@ -430,6 +433,9 @@ class Tensor:
 
     def le(self, y: TensorLike, /) -> Tensor:
         """x <= y, element by element."""
+
+    def lerp_(self, end: Any, weight: Any) -> Tensor:
+        """Move the leaf towards `end` by the share `weight`, as an average of weights does."""
 
     def less(self, y: TensorLike, /) -> Tensor:
         """x < y, element by element."""

@@ -157,11 +157,36 @@ def test_in_place_methods_change_the_memory_and_return_the_tensor():
         (lambda: c.div_(2), [4.0, 7.5]),
         (lambda: c.copy_(constant(9.0, 8.0)), [9.0, 8.0]),
         (lambda: c.fill_(3), [3.0, 3.0]),
+        (lambda: c.lerp_(constant(5.0, 7.0), 0.5), [4.0, 5.0]),
+        (lambda: c.clamp_(4.5), [4.5, 5.0]),
+        (lambda: c.clamp_(max=4.75), [4.5, 4.75]),
         (lambda: c.zero_(), [0.0, 0.0]),
     ):
         assert change() is c
         assert c.tolist() == expected
         assert c.array is memory
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_what_data_gave_keeps_its_values_when_others_are_assigned(compiled):
+    w, average = rg.nn.Parameter(rg.tensor([1.0, 2.0])), rg.tensor([5.0, 6.0])
+
+    def swapped(x):
+        kept = w.data
+        w.data = average
+        found = w * x
+        w.data = kept
+        return found.detach()
+
+    step = rg.compile(swapped) if compiled else swapped
+    for _ in range(6):
+        assert step(rg.ones(2)).tolist() == [5.0, 6.0]
+        assert w.tolist() == [1.0, 2.0]
+    w.data = w.data.clamp_(max=1.5)
+    before, w.data = w.data, w.data * 2
+    assert (before.tolist(), w.tolist()) == ([1.0, 1.5], [2.0, 3.0])
+    w.data.add_(1)
+    assert (before.tolist(), w.tolist(), average.tolist()) == ([1.0, 1.5], [3.0, 4.0], [5.0, 6.0])
 
 
 def test_in_place_methods_keep_the_dtype():

@@ -46,7 +46,7 @@ class Tensor:
     grad: Tensor | None
     requires_grad: bool
     node: Any  # graph.Node | None
-    # [version of the memory, references to what `data` gave…], shared with all views; None where a graph owns the memory
+    # [version of the memory, references to what `data` gave…], shared with views; None where a graph owns the memory
     cell: list[Any] | None
     _hooks: dict[int, Any] | None
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import types
 
 import pytest
 import retrograd as rg
+from retrograd.autograd_core.recorder import RecordingError
 
 
 def test_a_model_and_its_optimizer_that_are_made_anew():
@@ -47,3 +49,16 @@ def test_a_number_that_changes_once_a_program_is_there():
         for _ in range(5):
             assert repr(step(rg.ones(2)).tolist()) == repr([wanted, wanted])
     assert calls == 3 + 1 + 0 + 1
+
+
+def test_an_object_that_is_another_one_in_each_call_is_an_error():
+    place = types.SimpleNamespace()
+    step = rg.compile(lambda x: place.batch["x"] * x)
+
+    def go_on():
+        for i in range(100):
+            place.batch = {"x": rg.full(1, float(i))}
+            assert step(rg.ones(1)).item() == i
+
+    with pytest.raises(RecordingError, match=r"'place\.batch.* changes from call to call .* as an argument"):
+        go_on()

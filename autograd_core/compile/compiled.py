@@ -14,12 +14,11 @@ from __future__ import annotations
 
 import sys
 import threading
-import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import update_wrapper
 from itertools import compress
 from types import FunctionType, MethodType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -29,21 +28,14 @@ from ..tensor import TENSOR_TYPES, Tensor, asarray
 from ..transforms import nesting, tree_leaves, tree_map, tree_rebuild
 from .arena import Arena
 from .lasting import changed_itself, tensor_kept
-from .mentioned import Mentioned, changes, is_plain, mentioned, unchanged
+from .mentioned import Mentioned, changes, mentioned
+from .met import Met, is_tensor
 from .naming import argument_names
 from .program import Called, Program
+from .programs import MAX_PROGRAMS, Programs, Recording
 from .signature import check_results, copied_in, describe, shared, spelled, what_changes
 from .tape import Tape, Undo, compare, record_call
 from .verify import verified
-
-MAX_PROGRAMS = 64
-
-
-class Recording(NamedTuple):
-    """A recording that waits to be confirmed by a second one, and what was mentioned when it was made."""
-
-    tape: Tape
-    mentioned: list[Mentioned]
 
 
 class Compiled:
@@ -55,24 +47,19 @@ class Compiled:
     def __init__(self, function: Callable, verify: bool = False):
         self.function = function
         self.verify = verify
-        self.programs: dict[Any, Program] = {}
         self.program: Program | None = None
-        self._others: dict[Any, list[Program]] = {}  # signature → programs for other values of what is mentioned
-        self._first: dict[Any, list[Recording]] = {}  # signature → recordings that wait to be confirmed
-        self._replaced: list[weakref.ref] = []  # objects that were mentioned, and whose place another one took
-        self._dropped: list[Tape] = []  # of programs that will not be asked for again
-        self._returning = False  # whether such an object came back
+        self._made = Programs()
+        self._met = Met()
         self._arenas: dict[str, Arena] = {}  # by backend
-        self._left: dict[Any, Tape | None] = {}  # signature → its first call, which left something behind
-        self._in_a_row = 0  # calls that were recorded anew because what is mentioned had changed
         self._warm = self._confirmed = False
-        self._modules: dict[int, Any] = {}
-        self._leaves: dict[int, Tensor] = {}
-        self._optimizers: dict[int, Any] = {}
         self._lock = threading.RLock()
         self._name = ""  # as a method
         if hasattr(function, "__name__"):
             update_wrapper(self, function)
+
+    @property
+    def programs(self) -> dict[Any, Program]:
+        return self._made.current
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if current().recorder is not None:  # a compiled function inside another one is part of that one's program
@@ -82,10 +69,12 @@ class Compiled:
         with self._lock:
             arguments: list[Tensor] = []
             signature = self._signature(args, kwargs, arguments)
-            program = self._valid(signature)
+            program = self._made.find(signature)
             if program is None:
                 return _copied(self._record(signature, _as_tensors(args), _as_tensors(kwargs)))
-            self.program, self._in_a_row = program, 0
+            if program is self.program:
+                self._made.in_a_row = 0
+            self.program = program
             if self.verify:
                 return self._verified(program, arguments, _as_tensors(args), _as_tensors(kwargs))
             nest, results = program.called.result, program.run(arguments)
@@ -95,13 +84,13 @@ class Compiled:
         """Warm up, record and confirm for arguments like these, and leave no trace: parameters, gradients, optimizer
         state, schedules and random streams are afterwards what they were."""
         with self._lock:
-            if self._valid(self._signature(args, kwargs)) is not None:
+            if self._made.find(self._signature(args, kwargs)) is not None:
                 return
             args, kwargs = _as_tensors(args), _as_tensors(kwargs)
-            gradients, arguments = _gradients(), copied_in(args, kwargs, self._leaves)
+            gradients, arguments = _gradients(), copied_in(args, kwargs, self._met.leaves)
             for _ in range(5):  # leaves and optimizers are part of the signature once a call has met them
                 signature = self._signature(args, kwargs)
-                if self._valid(signature) is not None:
+                if self._made.find(signature) is not None:
                     break
                 done: list[Undo] = []
                 try:
@@ -109,89 +98,48 @@ class Compiled:
                 finally:
                     for undo in done:
                         undo.restore()
-                    for leaf in [*self._leaves.values(), *arguments]:
+                    for leaf in [*self._met.leaves.values(), *arguments]:
                         leaf.grad = None
                     for tensor, grad, values in gradients:
                         grad.array[...] = values
                         tensor.grad = grad
-
-    def _valid(self, signature: Any) -> Program | None:
-        """The program of a signature, if there is one for the values that are mentioned now: else it is recorded."""
-        program = self.programs.get(signature)
-        if program is not None and program.tape.stands() and unchanged(program.called.mentioned):
-            return program
-        made = self._others.pop(signature, [])
-        if program is not None:
-            made = [self.programs.pop(signature), *made]
-            self._look_for_replaced(changes(program.called.mentioned))
-        if not made:
-            return None
-        alive = [p for p in made if p.tape.stands() and self._may_be_asked_for(p)]
-        self._dropped += [p.tape for p in made if p not in alive]
-        fitting = next((p for p in alive if unchanged(p.called.mentioned)), None)
-        self._others[signature] = [p for p in alive if p is not fitting][:MAX_PROGRAMS]
-        if fitting is not None:
-            self.programs[signature] = fitting
-            return fitting
-        self._in_a_row += 1
-        if self._in_a_row > MAX_PROGRAMS:
-            _refuse_change([m for p in alive for m in changes(p.called.mentioned)])
-        return None
-
-    def _may_be_asked_for(self, program: Program) -> bool:
-        """Whether what is mentioned may become again what a program was made with: a number may, of an object or tensor
-        that was replaced nobody knows, until one has come back."""
-        return self._returning or all(is_plain(m.value) for m in changes(program.called.mentioned))
-
-    def _look_for_replaced(self, changed: Iterable[Mentioned]) -> None:
-        """Notice objects that take their place again (models that take turns), without keeping them."""
-        gone = [ref() for ref in self._replaced]
-        self._returning = self._returning or any(_now(m) is o for m in changed for o in gone if o is not None)
-        objects = [m.value for m in changed if type(m.value).__weakrefoffset__]
-        self._replaced = [weakref.ref(o) for o in [*objects, *gone] if o is not None]
 
     def _record(self, signature: Any, args: Any, kwargs: Any, undo: list[Undo] | None = None) -> Any:
         """An eager call that is watched. The first of all only warms up, the second is confirmed by the third.
 
         One that meets an optimizer for the first time is a first one too: its parameters move (see `flatten`).
         """
-        if len(self.programs) + len(self._first) >= MAX_PROGRAMS and signature not in self._first:
-            last = next(reversed(self.programs or self._first))
-            advice = what_changes(self._modules.values(), last, signature)
+        if len(self.programs) + len(self._made.waiting) >= MAX_PROGRAMS and signature not in self._made.waiting:
+            last = next(reversed(self.programs or self._made.waiting))
+            advice = what_changes(self._met.modules.values(), last, signature)
             raise RecordingError(f"a compiled function met more than {MAX_PROGRAMS} signatures: {advice}")
-        arguments = copied_in(args, kwargs, self._leaves)
+        arguments = copied_in(args, kwargs, self._met.leaves)
         for tensor in arguments:
             if tensor.node is not None and current().grad:
                 raise RecordingError(
                     f"a compiled function was given the result of {tensor.node.name}, whose graph would end here: "
                     "compile the whole step, or pass the tensor's .detach()."
                 )
-        for backend in {t.backend for t in [*arguments, *self._leaves.values()]}:
+        for backend in {t.backend for t in [*arguments, *self._met.leaves.values()]}:
             backend.empty_cache()  # what eager calls left between their arrays would stay beside what this one needs
         journal, before = undo is not None, self._mentioned(args, kwargs, moving=True)
-        waiting = self._first.get(signature, [])
-        first = next((r.tape for r in waiting if all(_is_tensor(m.value) for m in changes(r.mentioned))), None)
+        waiting = self._made.waiting.get(signature, [])
+        first = next((r.tape for r in waiting if all(is_tensor(m.value) for m in changes(r.mentioned))), None)
         contents = {} if first is None else first.contents()
-        known = self._known()
-        tape, result = record_call(self.function, args, kwargs, arguments, self._leaves.values(), journal)
+        known = [len(part) for part in signature[3:]]
+        tape, result = record_call(self.function, args, kwargs, arguments, self._met.leaves.values(), journal)
         if tape.undo is not None and undo is not None:
             undo.append(tape.undo)
             tape.undo = None  # copies of all that changed: the program, which keeps the tape, has no use for them
         check_results(result)
         result = _detached(result)
-        self._modules |= tape.modules
-        met = [optimizer for key, optimizer in tape.optimizers.items() if key not in self._optimizers]
-        if met and len(self._optimizers) >= MAX_PROGRAMS:
-            raise RecordingError(
-                f"a compiled function met more than {MAX_PROGRAMS} optimizers, another {type(met[0]).__name__} in call "
-                "after call. Make the optimizer once, outside of the function."
+        met = self._met.take_in(tape, arguments)
+        modes = self._met.modes()
+        grown = [len(part) for part in modes] != known
+        if grown:  # what is new did not matter to the programs that there are: they stay right as it is
+            self._made.rename(
+                lambda s: (*s[:3], *[(*old, *now[n:]) for old, now, n in zip(s[3:], modes, known, strict=True)])
             )
-        self._optimizers |= tape.optimizers
-        trained = {id(p) for o in met for group in o.param_groups for p in group["params"]}
-        self._leaves |= {id(t): t for t in [*tape.leaves(), *[t for t in arguments if id(t) in trained]]}
-        grown = self._known() != known
-        if grown:
-            self._go_on(known)
         if met or not self._warm:
             del tape  # which holds the arrays that now move
             for optimizer in met:
@@ -202,81 +150,49 @@ class Compiled:
             return result  # the signature of this call said nothing of what it met
         kept = tensor_kept(tape, result)
         left = kept or changed_itself(before)
-        if left and signature not in self._left:
-            self._left[signature] = tape  # state of its own (a cache, an average) came into being: a first call again
+        if left and signature not in self._made.left:
+            self._made.left[signature] = tape  # state of its own (a cache, an average) came into being: again a first
             return result
         if left:
-            earlier = self._left[signature]
+            earlier = self._made.left[signature]
             if earlier is not None and not kept:
                 compare(earlier, tape, {})  # which can say where it matters
             raise RecordingError(left)
         if first is not None and first.stands():
             compare(first, tape, contents)
             self._confirmed = True
-            self._first.clear()
+            self._made.waiting.clear()
         elif not self._confirmed:
-            if len(waiting) >= MAX_PROGRAMS:
-                _refuse_change(changes(waiting[-1].mentioned))
-            kept = [r for r in waiting if r.tape.stands()][1 - MAX_PROGRAMS :]
-            self._first[signature] = [*kept, Recording(tape, self._mentioned(args, kwargs))]
+            self._made.wait(signature, Recording(tape, self._mentioned(args, kwargs)))
             return result
+        self._make(signature, tape, arguments, args, kwargs, tree_map(lambda leaf: None, result))
+        return result
+
+    def _make(self, signature: Any, tape: Tape, arguments: list[Tensor], args: Any, kwargs: Any, nest: Any) -> None:
+        """The program of a recording; what was dropped for it, and what that alone had used, is let go of."""
         tensors = [*arguments, *tape.storages.values(), *tape.grad_reads.values()]
         backend = next((t.backend for t in tensors), None)
         if backend is None:
             raise RecordingError("a compiled function met no tensor: there is nothing to compile")
         arena = self._arenas.setdefault(backend.name, Arena(backend))
-        self.programs[signature] = program = Program(tape, arguments, backend, arena)
-        nest = tree_map(lambda leaf: None, result)
+        program = Program(tape, arguments, backend, arena)
         names = argument_names(self.function, args, kwargs, arguments)
         found, given = self._mentioned(args, kwargs), spelled(args, kwargs)
-        program.called = Called(self.function, names, nest, self._lock, self._leaves, found, given)
+        program.called = Called(self.function, names, nest, self._lock, self._met.leaves, found, given)
         program.take_gradients()
-        self._left = dict.fromkeys(self._left)
-        self._forget()
+        self._made.add(signature, program)
+        gone = self._made.met_by_dropped()
+        if gone:
+            stays = self._met.let_go(gone)
+            self._made.rename(lambda s: (*s[:3], *[tuple(compress(p, m)) for p, m in zip(s[3:], stays, strict=True)]))
         backend.empty_cache()  # the eager calls' memory goes back: the program has its own
-        return result
-
-    # -- what was met --------------------------------------------------------------------------------------------------
-
-    def _known(self) -> list[int]:
-        """How many modules, leaves and optimizers are known."""
-        return [len(self._modules), len(self._leaves), len(self._optimizers)]
-
-    def _go_on(self, known: list[int]) -> None:
-        """What is met now did not matter to the programs that there are: they stay right as it is."""
-        modes = self._signature((), {})[3:]
-        self._rename(lambda s: (*s[:3], *[(*old, *now[n:]) for old, now, n in zip(s[3:], modes, known, strict=True)]))
-
-    def _forget(self) -> None:
-        """Let go of programs that will not be asked for again, and of what they used and no other program does."""
-        for signature in [s for s, p in self.programs.items() if not self._may_be_asked_for(p)]:
-            self._dropped.append(self.programs.pop(signature).tape)
-        programs = [*self.programs.values(), *[p for others in self._others.values() for p in others]]
-        tapes = [p.tape for p in programs] + [r.tape for waiting in self._first.values() for r in waiting]
-        gone = {id(o) for tape in self._dropped for o in tape.met()} - {id(o) for tape in tapes for o in tape.met()}
-        self._dropped = []
-        if not gone:
-            return
-        known: list[dict[int, Any]] = [self._modules, self._leaves, self._optimizers]
-        stays = [[id(o.array if _is_tensor(o) else o) not in gone for o in each.values()] for each in known]
-        for each, marks in zip(known, stays, strict=True):
-            for key in [key for key, stay in zip(each, marks, strict=True) if not stay]:
-                del each[key]
-        self._rename(lambda s: (*s[:3], *[tuple(compress(part, m)) for part, m in zip(s[3:], stays, strict=True)]))
-
-    def _rename(self, change: Callable[[Any], Any]) -> None:
-        """Change all signatures that something is kept under."""
-        self.programs = {change(s): p for s, p in self.programs.items()}
-        self._others = {change(s): p for s, p in self._others.items()}
-        self._first = {change(s): r for s, r in self._first.items()}
-        self._left = {change(s): t for s, t in self._left.items()}
 
     def _mentioned(self, args: Any, kwargs: Any, moving: bool = False) -> list[Mentioned]:
         passed = [v for _, v in tree_leaves((args, kwargs))]
-        return mentioned(self.function, [*passed, *self._modules.values()], moving)
+        return mentioned(self.function, [*passed, *self._met.modules.values()], moving)
 
     def _verified(self, program: Program, arguments: list[Tensor], args: Any, kwargs: Any) -> Any:
-        leaves = self._leaves.values()
+        leaves = self._met.leaves.values()
 
         def call() -> Any:
             # Recorded: buffers that are assigned are written where they lie, and compiled functions inside are in it.
@@ -288,18 +204,10 @@ class Compiled:
         """What a program was made for. The tensors among the arguments are added to `arguments`."""
         nest: list[Any] = []
         tensors: list[Tensor] = [] if arguments is None else arguments
-        describe(args, nest, tensors, self._leaves)
+        describe(args, nest, tensors, self._met.leaves)
         if kwargs:
-            describe(kwargs, nest, tensors, self._leaves)
-        leaves = self._leaves.values()
-        return (
-            tuple(nest),
-            shared(tensors),
-            current().grad,
-            tuple([(m.training, m._registrations, m._options) for m in self._modules.values()]),
-            tuple([(t.requires_grad, t.grad is None, tuple(t._hooks) if t._hooks else None) for t in leaves]),
-            tuple([o.structure() for o in self._optimizers.values()]),
-        )
+            describe(kwargs, nest, tensors, self._met.leaves)
+        return (tuple(nest), shared(tensors), current().grad, *self._met.modes())
 
     # -- as an attribute -----------------------------------------------------------------------------------------------
 
@@ -363,28 +271,8 @@ def compile(function: Callable, *, verify: bool = False) -> Compiled:
     return Compiled(function, verify)
 
 
-def _refuse_change(changed: Iterable[Mentioned]) -> None:
-    """Raise RecordingError where one of these is a number or text."""
-    for name in (m.name for m in changed if is_plain(m.value)):
-        raise RecordingError(
-            f"{name!r} changes from call to call of the compiled function, and {MAX_PROGRAMS} calls in a row were "
-            "recorded anew. Pass it as an argument (a 0-d Tensor), or keep it in one that is changed with fill_."
-        )
-
-
 def _as_tensors(tree: Any) -> Any:
     return tree_map(lambda v: asarray(v) if isinstance(v, np.ndarray) else v, tree)
-
-
-def _now(mentioned: Mentioned) -> Any:
-    try:
-        return mentioned.get(mentioned.key)
-    except (ValueError, AttributeError):  # empty now
-        return None
-
-
-def _is_tensor(value: Any) -> bool:
-    return type(value) in TENSOR_TYPES or isinstance(value, np.ndarray)
 
 
 def _detached(result: Any) -> Any:

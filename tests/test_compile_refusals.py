@@ -136,6 +136,12 @@ def test_a_mask_from_outside_picks():
         f(rg.ones(3))
 
 
+def test_a_static_argument_that_is_another_one_in_each_call_is_named():
+    f = rg.compile(lambda x, given: x * 2)
+    with pytest.raises(RecordingError, match="a str changes from call to call, it was sample62 and sample63"):
+        [f(rg.ones(2), {"id": f"sample{max(i - 3, 0)}"}) for i in range(80)]
+
+
 @pytest.mark.parametrize("times", [1, 3])
 def test_too_many_signatures(times):
     calls = rg.zeros(())

@@ -126,6 +126,7 @@ def _hides_tensors(value: Any) -> bool:
     return any(type(v) in TENSOR_TYPES or isinstance(v, np.ndarray) for _, v in tree_leaves(inside))
 
 
+_VALUES = (bool, int, float, complex, str, bytes, type(None))
 _MODULES = 3  # where a signature, as `Compiled._signature` puts it together, says what its modules are like
 
 
@@ -143,5 +144,13 @@ def what_changes(modules: Collection[Any], one: Any, other: Any) -> str:
             return (
                 f"a parameter, buffer, submodule or hook of {type(module).__name__} is replaced from call to call. "
                 "Change its values in place (fill_, copy_) under rg.no_grad()."
+            )
+    for before, after in zip(one[0], other[0], strict=False):
+        values = [part for part in (before, after) if type(part) is tuple and part and type(part[0]) is type]
+        if len(values) == 2 and issubclass(values[1][0], _VALUES) and values[0] != values[1]:
+            return (
+                f"an argument that is a {values[1][0].__name__} changes from call to call, it was {values[0][1]} and "
+                f"{values[1][1]!s}, and is part of each signature. Pass a number that changes as a 0-d tensor, and "
+                "leave out what the computation does not need."
             )
     return "pad its arguments to a few shapes, and pass numbers that change as 0-d tensors."

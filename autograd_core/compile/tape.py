@@ -156,8 +156,13 @@ class Tape(Recorder):
         return True
 
     def contents(self) -> dict[int, int]:
-        """Number → a sum over the values now, of the arrays from outside that no gradient is asked of."""
-        arrays = {n: t.array for n, t in self.storages.items() if not t.requires_grad and type(t.array) is np.ndarray}
+        """Number → a sum over the values now, of the NumPy arrays from outside that the call itself took up."""
+        arrays = {}
+        for n in self.storages:
+            tensor = self.storages[n]
+            # Held by `storages`, by `held`, here, and by the question: what others hold is no handle of this call.
+            if type(tensor.array) is np.ndarray and sys.getrefcount(tensor) <= 4:
+                arrays[n] = tensor.array
         return {n: zlib.crc32(np.ascontiguousarray(a).view(np.uint8).data) for n, a in arrays.items()}
 
     def forget(self) -> None:

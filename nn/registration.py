@@ -23,7 +23,7 @@ def assign(module: Module, name: str, value: Any, held: Any) -> None:
         value = container_of(value, name)
     is_buffer = name in module._buffers
     _refuse_wrong_kind(name, value, held, is_buffer)
-    if current().recorder is not None and isinstance(value, Tensor | Module):
+    if current().recorder is not None and _is_part(value, is_buffer):
         _assign_in_recording(name, value, held, is_buffer)
         return
     object.__setattr__(module, name, value)
@@ -98,6 +98,12 @@ def _refuse_wrong_kind(name: str, value: Any, held: Any, is_buffer: bool) -> Non
         raise TypeError(
             f"{name!r} is a buffer: expected a Tensor or None, got {type(value).__name__}. Use rg.tensor(...)."
         )
+
+
+def _is_part(value: Any, is_buffer: bool) -> bool:
+    """Whether a value becomes part of a module. Any other tensor is an attribute like those of other objects: one made
+    once (a mask, a rotary cache) may stay, and `compile/lasting.py` refuses one that each call leaves there."""
+    return isinstance(value, Parameter | Module) or (is_buffer and isinstance(value, Tensor))
 
 
 def _assign_in_recording(name: str, value: Any, held: Any, is_buffer: bool) -> None:

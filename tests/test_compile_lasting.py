@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
+import time
 import types
 
 import numpy as np
@@ -266,3 +268,111 @@ def test_a_list_that_is_only_written_to_is_its_own_affair():
     assert len(f.programs) == 1
     assert calls == [2, 1] * 3 + [2] * 3
     assert counts == {"n": 3}
+
+
+class Lazy(rg.nn.Module):
+    """What models and mixtures of experts write: a table made when it is first asked for, a loss left for a moment."""
+
+    def __init__(self):
+        super().__init__()
+        self.table, self.aux, self.scale = None, None, None
+
+    def forward(self, x):
+        if self.table is None or len(self.table) < len(x):
+            self.table = rg.arange(len(x)) * 2.0
+        if self.scale is None:
+            self.scale = 0.5
+        self.aux = x.mean()
+        return x * self.table[: len(x)] * self.scale
+
+
+def test_a_module_makes_tensors_when_they_are_first_asked_for():
+    model, eager = Lazy(), Lazy()
+
+    def loss_of(model, x):
+        y = model(x) + model.aux
+        model.aux = None
+        return y
+
+    f = rg.compile(lambda x: loss_of(model, x))
+    for n in (2, 2, 2, 2, 3, 3, 3, 3, 2, 2, 3):
+        x = rg.randn(n)
+        np.testing.assert_allclose(f(x).numpy(), loss_of(eager, x).numpy(), rtol=1e-6)
+    model.scale = eager.scale = 3.0  # what a call had assigned once may be assigned outside too
+    np.testing.assert_allclose(f(x).numpy(), loss_of(eager, x).numpy(), rtol=1e-6)
+
+
+def test_a_tensor_that_a_module_keeps_in_each_call_is_an_error():
+    f = rg.compile(Lazy())
+    with pytest.raises(RecordingError, match=r"keeps the result of mean .*Return it"):
+        [f(rg.ones(3)) for _ in range(4)]
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_schedule_does_not_matter_to_who_goes_through_the_groups(inside):
+    made = []
+    for compiled in (False, True):
+        w = rg.nn.Parameter(rg.ones(3))
+        optimizer = rg.optim.SGD([w], lr=0.1)
+        schedule = rg.optim.lr_scheduler.StepLR(optimizer, 2)
+
+        def step(x, w=w, optimizer=optimizer, schedule=schedule):
+            optimizer.zero_grad()
+            ((w * x) ** 2).sum().backward()
+            for group in optimizer.param_groups:
+                rg.nn.utils.clip_grad_norm_(group["params"], 1.0)
+            optimizer.step()
+            if inside:
+                schedule.step()
+            return w
+
+        run = rg.compile(step) if compiled else step
+        for _ in range(8):
+            run(rg.ones(3))
+            if not inside:
+                schedule.step()
+        made.append(w.detach().numpy())
+    np.testing.assert_allclose(*made, rtol=1e-6)
+    assert run.program is not None
+
+
+def test_an_option_of_a_group_that_is_read_is_watched():
+    w = rg.nn.Parameter(rg.ones(3))
+    optimizer = rg.optim.SGD([w], lr=0.5)
+    f = rg.compile(lambda x: x * optimizer.param_groups[0]["lr"])
+    for lr in (0.5,) * 5 + (0.25,) * 3:
+        optimizer.param_groups[0]["lr"] = lr
+        assert f(rg.ones(1)).item() == lr
+
+
+class Watch:
+    def __init__(self):
+        self.total, self.events = 0.0, []
+
+    def __enter__(self):
+        self.start = time.perf_counter()
+
+    def __exit__(self, *error):
+        self.total += time.perf_counter() - self.start
+
+    @contextlib.contextmanager
+    def named(self, name):
+        start = time.time()
+        try:
+            yield self
+        finally:
+            self.events.append((name, time.time() - start))
+
+
+def test_times_that_are_taken_are_its_own_affair():
+    watch = Watch()
+
+    @rg.compile
+    def f(x):
+        with watch, watch.named("double"):
+            return x * 2
+
+    for i in range(6):
+        assert f(rg.full((1,), i)).item() == 2 * i
+    assert len(f.programs) == 1
+    assert len(watch.events) == 3

@@ -27,7 +27,7 @@ from ..recorder import RecordingError
 from ..tensor import TENSOR_TYPES, Tensor, asarray
 from ..transforms import nesting, tree_leaves, tree_map, tree_rebuild
 from .arena import Arena
-from .lasting import changed_itself, tensor_kept
+from .lasting import changed_itself, clocks, place, tensor_kept, times_taken
 from .mentioned import Mentioned, changes, mentioned
 from .met import Met, is_tensor
 from .naming import argument_names
@@ -51,6 +51,7 @@ class Compiled:
         self._made = Programs()
         self._met = Met()
         self._arenas: dict[str, Arena] = {}  # by backend
+        self._times: set[Any] = set()  # places of times that calls take, which are not watched
         self._warm = self._confirmed = False
         self._lock = threading.RLock()
         self._name = ""  # as a method
@@ -122,12 +123,13 @@ class Compiled:
                 )
         for backend in {t.backend for t in [*arguments, *self._met.leaves.values()]}:
             backend.empty_cache()  # what eager calls left between their arrays would stay beside what this one needs
-        journal, before = undo is not None, self._mentioned(args, kwargs, moving=True)
+        journal, before, started = undo is not None, self._mentioned(args, kwargs, moving=True), clocks()
         waiting = self._made.waiting.get(signature, [])
         first = next((r.tape for r in waiting if all(is_tensor(m.value) for m in changes(r.mentioned))), None)
         contents = {} if first is None else first.contents()
         known = [len(part) for part in signature[3:]]
         tape, result = record_call(self.function, args, kwargs, arguments, self._met.leaves.values(), journal)
+        self._times |= times_taken(before, started)
         if tape.undo is not None and undo is not None:
             undo.append(tape.undo)
             tape.undo = None  # copies of all that changed: the program, which keeps the tape, has no use for them
@@ -149,7 +151,7 @@ class Compiled:
         if grown:
             return result  # the signature of this call said nothing of what it met
         kept = tensor_kept(tape, result)
-        left = kept or changed_itself(before)
+        left = kept or changed_itself([m for m in before if place(m) not in self._times])
         if left and signature not in self._made.left:
             self._made.left[signature] = tape  # state of its own (a cache, an average) came into being: again a first
             return result
@@ -189,7 +191,8 @@ class Compiled:
 
     def _mentioned(self, args: Any, kwargs: Any, moving: bool = False) -> list[Mentioned]:
         passed = [v for _, v in tree_leaves((args, kwargs))]
-        return mentioned(self.function, [*passed, *self._met.modules.values()], moving)
+        found = mentioned(self.function, [*passed, *self._met.modules.values()], moving)
+        return [m for m in found if place(m) not in self._times]
 
     def _verified(self, program: Program, arguments: list[Tensor], args: Any, kwargs: Any) -> Any:
         leaves = self._met.leaves.values()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import sys
+import time
 from typing import Any
 
 from ..recorder import Step
@@ -49,6 +50,27 @@ def changed_itself(before: list[Mentioned]) -> str:
                 "outside and pass what matters as an argument, or keep numbers in a 0-d Tensor that operations change."
             )
     return ""
+
+
+def clocks() -> list[float]:
+    """What the clocks show."""
+    return [clock() for clock in (time.time, time.perf_counter, time.monotonic)]
+
+
+def place(mentioned: Mentioned) -> tuple[str, int]:
+    """What tells the place of something mentioned from all others."""
+    return mentioned.name, id(getattr(mentioned.get, "__self__", mentioned.key))
+
+
+def times_taken(before: list[Mentioned], started: list[float]) -> set[tuple[str, int]]:
+    """The places where a call put a time that it took: what measures it, and has no part in what it computes.
+
+    `started`: what the clocks showed before the call.
+    """
+    spans = list(zip(started, clocks(), strict=True))
+    changed = [m for m in changes(before) if m.held is None and type(m.value) in (float, type(None))]
+    found = [(place(m), m.get(m.key)) for m in changed]
+    return {at for at, now in found if type(now) is float and any(first <= now <= last for first, last in spans)}
 
 
 def _kept(tape: Tape, result: Any) -> Step | None:

@@ -149,6 +149,12 @@ class _Reader:
             self._chains[chain] += times
 
 
+@lru_cache(maxsize=4096)
+def texts(code: CodeType) -> frozenset[str]:
+    """The texts that a function and those in it hold."""
+    return frozenset(c for inner in _codes(code) for c in inner.co_consts if type(c) is str)
+
+
 def _codes(code: CodeType) -> Iterator[CodeType]:
     yield code
     for inner in code.co_consts:

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..tensor import TENSOR_TYPES
-from .loads import CELL, FIRST, GLOBAL, IMPORTED, Chain, loads
+from .loads import CELL, FIRST, GLOBAL, IMPORTED, Chain, loads, texts
 from .moving import moving, position
 from .whose import NO_DICT, dict_of, is_implied, is_ours, is_users
 
@@ -125,6 +125,8 @@ class _Walk:
         self._loose: set[str] = set()
         self._texts: set[str] = set()  # what attributes may be called that are loaded by their names
         self._by_name = False
+        self._keys: set[str] = set()  # texts that the code holds, with which it may ask dicts
+        self._groups: dict[int, tuple[str, Any]] = {}  # of optimizers, which watch them themselves; by id
         self._open: list[tuple[str, Any]] = []  # objects that loose attributes may be of
         self._seen: set[Any] = set()  # functions, nests, places and objects that were gone through
         # What is compiled is looked into whoever wrote it, and so is the package that it is from, but for our own.
@@ -139,6 +141,9 @@ class _Walk:
                 for attribute in tried:
                     self._hand_on(f"{name}.{attribute}", self._attribute(name, value, attribute))
                 self._finish()
+        for name, group in self._groups.values():
+            for key in sorted(self._keys & {*group}):
+                self._place(f"{name}[{key!r}]", group, group.get, key)
 
     def _attributes(self) -> list[str]:
         """What may be loaded of open objects."""
@@ -169,17 +174,20 @@ class _Walk:
             return
         chains, loose, by_name = loads(function.__code__)
         self._loose.update(loose)
+        self._keys.update(texts(function.__code__))
         self._by_name |= by_name
         if (GLOBAL, "super") in chains and owner is not _NOTHING:
             for attribute in loose:
                 self._hand_on(f"self.{attribute}", self._attribute("self", owner, attribute))
         cells = dict(zip(function.__code__.co_freevars, function.__closure__ or (), strict=True))
         for chain in chains:
-            self._chain(chain, cells, function.__globals__, owner)
+            name, value = self._chain(chain, cells, function.__globals__, owner)
+            # A decorator that uses functools.wraps calls what it wraps with the object that it is itself called with.
+            self._hand_on(name, value, owner if value is function.__dict__.get("__wrapped__") else _NOTHING)
         for default in [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]:
             self._member(f"{function.__name__}'s default", default)
 
-    def _chain(self, chain: Chain, cells: dict[str, Any], names: dict[str, Any], owner: Any) -> None:
+    def _chain(self, chain: Chain, cells: dict[str, Any], names: dict[str, Any], owner: Any) -> tuple[str, Any]:
         kind, name, *parts = chain
         # Of a dict only the item that is loaded matters, of a list that is written to nothing.
         wholes = [after[:1] != "[" and after not in _WRITING for after in (*parts, "")]
@@ -191,7 +199,7 @@ class _Walk:
         elif kind == GLOBAL and name in names:
             value = self._place(name, names, names.get, name, whole=wholes[0])
         elif kind == GLOBAL:
-            return  # Python's own
+            return name, _NOTHING  # Python's own
         elif kind == IMPORTED:
             package = names.get("__package__") or ""
             value = sys.modules.get(resolve_name(name, package) if package else name, _NOTHING)
@@ -206,7 +214,7 @@ class _Walk:
             elif isinstance(value, ModuleType):  # of a library
                 value = getattr(value, part.removesuffix("()"), _NOTHING)
             name = f"{name}[{part[1:]!r}]" if part[0] == "[" else f"{name}.{part}"
-        self._hand_on(name, value)
+        return name, value
 
     # -- values -------------------------------------------------------------------------------------------------------
 
@@ -244,6 +252,8 @@ class _Walk:
 
     def _member(self, name: str, value: Any) -> None:
         """A value that stays where it is, but may be a nest whose members do not."""
+        if id(value) in self._groups:
+            return
         if issubclass(type(value), _NESTS) and not isinstance(value, tuple):
             self.found.append(Mentioned(name, _itself, value, value, _held(value)))
         self._hand_on(name, value)
@@ -273,7 +283,7 @@ class _Walk:
         asked, called = attribute[-1] == "?", attribute[-1] == ")"
         attribute = attribute.removesuffix("()").removesuffix("?")
         name, kept = f"{name}.{attribute}", dict_of(owner)
-        noted = hasattr(type(owner), "_registrations")
+        noted = hasattr(type(owner), "_registrations") and _is_noted(owner, attribute)
         if attribute == "__dict__":
             return kept
         if attribute in kept:
@@ -324,6 +334,8 @@ class _Walk:
         last = name.rpartition(".")[2]
         if self._is_library(value) and (isinstance(value, ModuleType) or value.__name__ == last):
             return value  # as it was imported
+        if last == "param_groups" and hasattr(owner, "structure"):
+            self._groups.update((id(g), (f"{name}[{i}]", g)) for i, g in enumerate(value))
         held = _held(value) if whole else None
         if self._new(id(owner), key if type(key) is str else last, held is None):
             among = self.moving if noted and held is None else self.found
@@ -347,6 +359,11 @@ class _Walk:
     def _is_users(self, module: Any) -> bool:
         name = str(module)
         return is_users(name) or (name.partition(".")[0] == self._from and not is_ours(name))
+
+
+def _is_noted(module: Any, attribute: str) -> bool:
+    """Whether a module watches an attribute itself: not one that a recorded call assigned, which it notes as None."""
+    return (getattr(module, "_noted", None) or {}).get(attribute, "") is not None
 
 
 def _itself(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 Numbers, flags, names, dtypes and nests of them are noted by value; what else an attribute holds (a function, an array)
 as the object that it is. Parameters, buffers and Modules are not noted: replacing one is counted as a registration.
+Nor is anything of a class that is the user's alone: compile looks into its code, and sees what that reads.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ..autograd_core.compile.mentioned import is_plain
+from ..autograd_core.compile.whose import is_users_alone
 from ..autograd_core.context import current
 from .parameter import Parameter
 
@@ -35,6 +37,8 @@ class _Same:
 
 def note_all(module: Module) -> None:
     """Note the attributes of a module that a compiled function meets for the first time."""
+    if is_users_alone(type(module)):
+        return
     found = {name: _note(module, name, value) for name, value in vars(module).items() if name not in _INTERNAL}
     _keep(module, {name: note for name, note in found.items() if note is not None})
 

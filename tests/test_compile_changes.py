@@ -298,7 +298,7 @@ def test_an_attribute_that_changes_in_each_call_is_named():
 
     (x, _) = batches()[0]
     for change, text in (
-        (lambda net: setattr(net, "temperature", net.temperature * 0.99), r"'temperature' of Net changes .*0-d"),
+        (lambda net: setattr(net, "temperature", net.temperature * 0.99), r"'self.temperature' changes .*0-d"),
         (lambda net: net.register_buffer("rate", rg.ones(())), r"buffer, .* of Net is replaced .* in place"),
     ):
         model = Net()

@@ -62,3 +62,40 @@ def test_an_object_that_is_another_one_in_each_call_is_an_error():
 
     with pytest.raises(RecordingError, match=r"'place\.batch.* changes from call to call .* as an argument"):
         go_on()
+
+
+class Lightning(rg.nn.Module):
+    """A module that is its own trainer, with counts and histories beside what its code reads."""
+
+    def __init__(self):
+        super().__init__()
+        self.net, self.scale = rg.nn.Linear(3, 2), 1.0
+        self.step, self.best, self.losses = 0, 1e9, []
+        self.optimizer = rg.optim.SGD(self.net.parameters(), lr=0.1)
+
+    def forward(self, x):
+        return self.net(x) * self.scale
+
+    def training_step(self, x):
+        loss = (self(x) ** 2).mean()
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+        return loss
+
+
+def test_attributes_of_a_module_that_its_code_does_not_read_do_not_matter():
+    rg.manual_seed(0)
+    model = Lightning()
+    same = copy.deepcopy(model)
+    step, programs = rg.compile(model.training_step), set()
+    for call in range(80):
+        if call == 40:
+            model.scale = same.scale = 0.5
+        x = rg.randn(4, 3)
+        loss = step(x).item()
+        assert loss == pytest.approx(same.training_step(x).item(), rel=1e-4)
+        model.step, model.best = model.step + 1, min(model.best, loss)
+        model.losses.append(loss)
+        programs.add(id(step.program))
+    assert len(programs) <= 3  # none, that of either scale

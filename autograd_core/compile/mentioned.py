@@ -5,8 +5,8 @@
     lists and dicts   behind them: what they hold
 
 Numbers, texts, flags, None and nests of them are compared by value, everything else by identity. What the code only
-counts (`calls += 1`) is its own affair. The code of libraries is not gone through. Attributes of nn's modules note by
-themselves what is assigned to them (`nn/options.py`), but for what is changed inside of a list.
+counts (`calls += 1`) is its own affair. The code of libraries is not gone through. Our layers note by themselves what
+is assigned to their attributes (`nn/options.py`), but for what is changed inside of a list.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..tensor import TENSOR_TYPES
+from ..tensor import TENSOR_TYPES, Tensor
 from .loads import CELL, FIRST, GLOBAL, IMPORTED, Chain, loads, texts
 from .moving import moving, position
-from .whose import NO_DICT, dict_of, is_implied, is_ours, is_users
+from .whose import NO_DICT, dict_of, is_implied, is_ours, is_users, is_users_alone
 
 _PLAIN = (int, float, complex, bool, str, bytes, type(None), np.generic, np.dtype, slice)
 _NESTS = (list, tuple, dict, set, frozenset, deque)
@@ -283,7 +283,7 @@ class _Walk:
         asked, called = attribute[-1] == "?", attribute[-1] == ")"
         attribute = attribute.removesuffix("()").removesuffix("?")
         name, kept = f"{name}.{attribute}", dict_of(owner)
-        noted = hasattr(type(owner), "_registrations") and _is_noted(owner, attribute)
+        noted = hasattr(type(owner), "_registrations") and _is_noted(owner, attribute, kept.get(attribute))
         if attribute == "__dict__":
             return kept
         if attribute in kept:
@@ -361,9 +361,13 @@ class _Walk:
         return is_users(name) or (name.partition(".")[0] == self._from and not is_ours(name))
 
 
-def _is_noted(module: Any, attribute: str) -> bool:
-    """Whether a module watches an attribute itself: not one that a recorded call assigned, which it notes as None."""
-    return (getattr(module, "_noted", None) or {}).get(attribute, "") is not None
+def _is_noted(module: Any, attribute: str, value: Any) -> bool:
+    """Whether a module watches an attribute itself: what is registered, and the options of our layers but those that a
+    recorded call assigned, which are noted as None."""
+    registered = hasattr(type(value), "_registrations") or (type(value) in TENSOR_TYPES and type(value) is not Tensor)
+    if registered or attribute in module._buffers:
+        return True
+    return not is_users_alone(type(module)) and (module._noted or {}).get(attribute, "") is not None
 
 
 def _itself(value: Any) -> Any:

@@ -23,6 +23,12 @@ def is_ours(module: Any) -> bool:
     return str(module).partition(".")[0] == __name__.partition(".")[0]
 
 
+def is_users_alone(kind: type) -> bool:
+    """Whether nothing of a module's class is ours but what all modules have: our layers read options by themselves."""
+    layers = (made for made in kind.__mro__ if hasattr(made, "_registrations") and "_registrations" not in vars(made))
+    return not any(is_ours(made.__module__) for made in layers)
+
+
 def is_implied(method: str) -> bool:
     """Whether code that does something with an object may call a method of it without naming it."""
     return method == "forward" or (method.startswith("__") and method not in _NOT_IMPLIED)

@@ -220,7 +220,8 @@ def cross_entropy(ops, x, target, weight=None, /, ignore_index=-100, reduction="
     wanted, count = _wanted(ops, x, target, weight, ignore_index, label_smoothing)
     axis = _class_axis(tuple(x.shape))
     log_p = ops.log_softmax(x, axis=axis)
-    return _reduce(ops, ops.negative(ops.sum(ops.multiply(wanted, log_p), axis=axis)), reduction, count)
+    found = _reduce(ops, ops.sum(ops.multiply(wanted, log_p), axis=axis), reduction, count)
+    return ops.negative(found)  # at the end, where it is one number, and its gradient a constant
 
 
 # -- losses between tensors of one shape ---------------------------------------------------------------------------

@@ -179,20 +179,20 @@ def counted(n):
 
 def drawn_in_a_condition():
     rng = np.random.default_rng(0)
-    return lambda x: x if rng.random() < 0.99 else x * 100
+    return lambda x: x if rng.random() < 2 else x * 100
 
 
 def drawn_by_python():
-    return lambda x: x if random.random() < 0.99 else x * 100
+    return lambda x: x if random.random() < 2 else x * 100
 
 
 def drawn_by_numpy():
-    return lambda x: x if np.random.rand() < 0.99 else x * 100  # noqa: NPY002
+    return lambda x: x if np.random.rand() < 2 else x * 100  # noqa: NPY002
 
 
 def drawn_by_an_object_s():
     place = types.SimpleNamespace(rng=random.Random(0))
-    return lambda x: x if place.rng.uniform(0, 1) < 0.99 else x * 100
+    return lambda x: x if place.rng.uniform(0, 1) < 2 else x * 100
 
 
 def counted_by_an_iterator():

@@ -69,7 +69,7 @@ def times_taken(before: list[Mentioned], started: list[float]) -> set[tuple[str,
     """
     spans = list(zip(started, clocks(), strict=True))
     changed = [m for m in changes(before) if m.held is None and type(m.value) in (float, type(None))]
-    found = [(place(m), m.get(m.key)) for m in changed]
+    found = [(place(m), m.now()) for m in changed]
     return {at for at, now in found if type(now) is float and any(first <= now <= last for first, last in spans)}
 
 

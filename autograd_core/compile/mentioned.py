@@ -55,6 +55,13 @@ class Mentioned(NamedTuple):
     value: Any
     held: Any = None  # a text where that is plain, else the members; None of what is no nest
 
+    def now(self) -> Any:
+        """What is found at its place now, None where that is empty."""
+        try:
+            return self.get(self.key)
+        except (ValueError, AttributeError):
+            return None
+
 
 def mentioned(function: Any, others: Iterable[Any] = (), moving: bool = False) -> list[Mentioned]:
     """What a function reads from outside, given objects that it is called with and modules that it calls.

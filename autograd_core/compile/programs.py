@@ -100,7 +100,7 @@ class Programs:
     def _look_for_replaced(self, changed: Iterable[Mentioned]) -> None:
         """Notice objects that take their place again (models that take turns), without keeping them."""
         gone = [ref() for ref in self._replaced]
-        self._returning = self._returning or any(_now(m) is o for m in changed for o in gone if o is not None)
+        self._returning = self._returning or any(m.now() is o for m in changed for o in gone if o is not None)
         objects = [m.value for m in changed if type(m.value).__weakrefoffset__]
         self._replaced = [weakref.ref(o) for o in [*objects, *gone] if o is not None]
 
@@ -113,10 +113,3 @@ def _refuse_changes(changed: Iterable[Mentioned]) -> None:
             "were recorded anew. Pass it as an argument (a number as a 0-d Tensor), or keep it in a Tensor that is "
             "changed with copy_ or fill_."
         )
-
-
-def _now(mentioned: Mentioned) -> Any:
-    try:
-        return mentioned.get(mentioned.key)
-    except (ValueError, AttributeError):  # empty now
-        return None

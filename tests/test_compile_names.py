@@ -99,3 +99,20 @@ def test_attributes_of_a_module_that_its_code_does_not_read_do_not_matter():
         model.losses.append(loss)
         programs.add(id(step.program))
     assert len(programs) <= 3  # none, that of either scale
+
+
+def test_calls_that_were_prepared_count_as_recorded(monkeypatch):
+    monkeypatch.setattr("retrograd.autograd_core.compile.programs.MAX_PROGRAMS", 6)
+    place = types.SimpleNamespace(share=0.0)
+    step = rg.compile(lambda x: place.share * x)
+
+    def go_on():
+        for i in range(20):
+            place.share = float(i)
+            step.prepare(rg.ones(1))
+            assert step(rg.ones(1)).item() == i
+
+    with pytest.raises(RecordingError, match=r"'place\.share' changes from call to call .* 6 calls in a row"):
+        go_on()
+    for _ in range(3):
+        assert step(rg.ones(1)).item() == place.share

@@ -346,9 +346,7 @@ def test_what_compile_refuses_runs_eagerly_after_one_warning():
 
 
 def test_batches_of_too_many_shapes(monkeypatch):
-    from retrograd.autograd_core.compile import compiled as compiling
-
-    monkeypatch.setattr(compiling, "MAX_PROGRAMS", 2)
+    monkeypatch.setattr("retrograd.autograd_core.compile.programs.MAX_PROGRAMS", 2)
     batches = [(np.ones((n, 4), np.float32), np.zeros(n, np.int64)) for n in (2, 3, 4, 5)]
     trainer = made(compile=True)
     with pytest.raises(rg.RecordingError, match=r"more than 2 signatures.* pad .* Or train with compile=False\."):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import sys
 import weakref
 from itertools import pairwise
 
@@ -44,6 +43,13 @@ def same(program):
     return made
 
 
+def descend(optimizer, loss):
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss
+
+
 def by_hand(compiled):
     """A recurrent net as a loop: its two biases have the same gradient."""
     rg.manual_seed(0)
@@ -73,11 +79,7 @@ def loss_made_inside(compiled):
 
     @compiled
     def step(x, y):
-        optimizer.zero_grad()
-        loss = nn.CrossEntropyLoss(label_smoothing=0.1)(model(x), y)
-        loss.backward()
-        optimizer.step()
-        return loss
+        return descend(optimizer, nn.CrossEntropyLoss(label_smoothing=0.1)(model(x), y))
 
     for i in range(12):
         yield [step(normal(i, 6, 5), labels(i, 3, 6)), *model.parameters()]
@@ -89,11 +91,7 @@ def loss_for_each_epoch(compiled):
 
     @compiled
     def step(x, y):
-        optimizer.zero_grad()
-        loss = criterion(model(x), y)
-        loss.backward()
-        optimizer.step()
-        return loss
+        return descend(optimizer, criterion(model(x), y))
 
     for epoch in range(10):
         criterion = nn.CrossEntropyLoss(weight=abs(normal(epoch, 3)) + 0.1)
@@ -104,11 +102,7 @@ def loss_for_each_epoch(compiled):
 def models_that_take_turns(compiled):
     class Trainer:
         def step(self, x, y):
-            self.optimizer.zero_grad()
-            loss = nn.functional.cross_entropy(self.model(x), y)
-            loss.backward()
-            self.optimizer.step()
-            return loss
+            return descend(self.optimizer, nn.functional.cross_entropy(self.model(x), y))
 
     trainer, models = Trainer(), [mlp(5, n, 3) for n in (4, 5, 6)]
     optimizers = [optim.Adam(m.parameters(), lr=0.01) for m in models]
@@ -145,11 +139,7 @@ def a_flag_that_alternates(compiled):
 def a_model_for_each_fold(compiled):
     @compiled
     def step(x, y):
-        optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(model(x), y)
-        loss.backward()
-        optimizer.step()
-        return loss
+        return descend(optimizer, nn.functional.cross_entropy(model(x), y))
 
     for fold in range(10):
         model = mlp(5, 4 + fold % 2, 3)
@@ -173,7 +163,8 @@ TRAININGS = {  # calls that are recorded at most
 def test_the_same_numbers(program, monkeypatch):
     recorded, record = [], Compiled._record
     monkeypatch.setattr(Compiled, "_record", lambda self, *given: recorded.append(self) or record(self, *given))
-    monkeypatch.setattr(sys.modules[Compiled.__module__], "MAX_PROGRAMS", 6)
+    monkeypatch.setattr("retrograd.autograd_core.compile.programs.MAX_PROGRAMS", 6)
+    monkeypatch.setattr("retrograd.autograd_core.compile.met.MAX_OPTIMIZERS", 6)
     (step,) = same(program)
     assert len(recorded) <= TRAININGS[program]
     assert len(step.programs) <= 2

@@ -27,13 +27,13 @@ from ..recorder import RecordingError
 from ..tensor import TENSOR_TYPES, Tensor, asarray
 from ..transforms import nesting, tree_leaves, tree_map, tree_rebuild
 from .arena import Arena
-from .lasting import changed_itself, clocks, place, tensor_kept, times_taken
+from .lasting import changed_itself, clocks, tensor_kept, times_taken
 from .mentioned import Mentioned, changes, mentioned
 from .met import Met, is_tensor
 from .naming import argument_names
 from .program import Called, Program
-from .programs import MAX_PROGRAMS, Programs, Recording
-from .signature import check_results, copied_in, describe, shared, spelled, what_changes
+from .programs import Programs, Recording
+from .signature import MODES, check_results, copied_in, describe, shared, spelled
 from .tape import Tape, Undo, compare, record_call
 from .verify import verified
 
@@ -52,7 +52,7 @@ class Compiled:
         self._met = Met()
         self._arenas: dict[str, Arena] = {}  # by backend
         self._times: set[Any] = set()  # places of times that calls take, which are not watched
-        self._warm = self._confirmed = False
+        self._warm = self._confirmed = self._prepared = False
         self._lock = threading.RLock()
         self._name = ""  # as a method
         if hasattr(function, "__name__"):
@@ -73,9 +73,9 @@ class Compiled:
             program = self._made.find(signature)
             if program is None:
                 return _copied(self._record(signature, _as_tensors(args), _as_tensors(kwargs)))
-            if program is self.program:
+            if not self._prepared:  # else this call was recorded too
                 self._made.in_a_row = 0
-            self.program = program
+            self.program, self._prepared = program, False
             if self.verify:
                 return self._verified(program, arguments, _as_tensors(args), _as_tensors(kwargs))
             nest, results = program.called.result, program.run(arguments)
@@ -94,6 +94,7 @@ class Compiled:
                 if self._made.find(signature) is not None:
                     break
                 done: list[Undo] = []
+                self._prepared = True
                 try:
                     self._record(signature, args, kwargs, done)
                 finally:
@@ -110,10 +111,7 @@ class Compiled:
 
         One that meets an optimizer for the first time is a first one too: its parameters move (see `flatten`).
         """
-        if len(self.programs) + len(self._made.waiting) >= MAX_PROGRAMS and signature not in self._made.waiting:
-            last = next(reversed(self.programs or self._made.waiting))
-            advice = what_changes(self._met.modules.values(), last, signature)
-            raise RecordingError(f"a compiled function met more than {MAX_PROGRAMS} signatures: {advice}")
+        self._made.refuse_more(signature, self._met.modules.values())
         arguments = copied_in(args, kwargs, self._met.leaves)
         for tensor in arguments:
             if tensor.node is not None and current().grad:
@@ -127,7 +125,7 @@ class Compiled:
         waiting = self._made.waiting.get(signature, [])
         first = next((r.tape for r in waiting if all(is_tensor(m.value) for m in changes(r.mentioned))), None)
         contents = {} if first is None else first.contents()
-        known = [len(part) for part in signature[3:]]
+        known = [len(part) for part in signature[MODES:]]
         tape, result = record_call(self.function, args, kwargs, arguments, self._met.leaves.values(), journal)
         self._times |= times_taken(before, started)
         if tape.undo is not None and undo is not None:
@@ -139,9 +137,7 @@ class Compiled:
         modes = self._met.modes()
         grown = [len(part) for part in modes] != known
         if grown:  # what is new did not matter to the programs that there are: they stay right as it is
-            self._made.rename(
-                lambda s: (*s[:3], *[(*old, *now[n:]) for old, now, n in zip(s[3:], modes, known, strict=True)])
-            )
+            self._made.rename(lambda s: ((*old, *now[n:]) for old, now, n in zip(s, modes, known, strict=True)))
         if met or not self._warm:
             del tape  # which holds the arrays that now move
             for optimizer in met:
@@ -151,7 +147,7 @@ class Compiled:
         if grown:
             return result  # the signature of this call said nothing of what it met
         kept = tensor_kept(tape, result)
-        left = kept or changed_itself([m for m in before if place(m) not in self._times])
+        left = kept or changed_itself([m for m in before if m.place not in self._times])
         if left and signature not in self._made.left:
             self._made.left[signature] = tape  # state of its own (a cache, an average) came into being: again a first
             return result
@@ -186,13 +182,13 @@ class Compiled:
         gone = self._made.met_by_dropped()
         if gone:
             stays = self._met.let_go(gone)
-            self._made.rename(lambda s: (*s[:3], *[tuple(compress(p, m)) for p, m in zip(s[3:], stays, strict=True)]))
+            self._made.rename(lambda s: (tuple(compress(part, marks)) for part, marks in zip(s, stays, strict=True)))
         backend.empty_cache()  # the eager calls' memory goes back: the program has its own
 
     def _mentioned(self, args: Any, kwargs: Any, moving: bool = False) -> list[Mentioned]:
         passed = [v for _, v in tree_leaves((args, kwargs))]
         found = mentioned(self.function, [*passed, *self._met.modules.values()], moving)
-        return [m for m in found if place(m) not in self._times]
+        return [m for m in found if m.place not in self._times]
 
     def _verified(self, program: Program, arguments: list[Tensor], args: Any, kwargs: Any) -> Any:
         leaves = self._met.leaves.values()

@@ -57,11 +57,6 @@ def clocks() -> list[float]:
     return [clock() for clock in (time.time, time.perf_counter, time.monotonic)]
 
 
-def place(mentioned: Mentioned) -> tuple[str, int]:
-    """What tells the place of something mentioned from all others."""
-    return mentioned.name, id(getattr(mentioned.get, "__self__", mentioned.key))
-
-
 def times_taken(before: list[Mentioned], started: list[float]) -> set[tuple[str, int]]:
     """The places where a call put a time that it took: what measures it, and has no part in what it computes.
 
@@ -69,7 +64,7 @@ def times_taken(before: list[Mentioned], started: list[float]) -> set[tuple[str,
     """
     spans = list(zip(started, clocks(), strict=True))
     changed = [m for m in changes(before) if m.held is None and type(m.value) in (float, type(None))]
-    found = [(place(m), m.now()) for m in changed]
+    found = [(m.place, m.now()) for m in changed]
     return {at for at, now in found if type(now) is float and any(first <= now <= last for first, last in spans)}
 
 

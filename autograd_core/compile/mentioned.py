@@ -55,6 +55,11 @@ class Mentioned(NamedTuple):
     value: Any
     held: Any = None  # a text where that is plain, else the members; None of what is no nest
 
+    @property
+    def place(self) -> tuple[str, int]:
+        """What tells its place from all others."""
+        return self.name, id(getattr(self.get, "__self__", self.key))
+
     def now(self) -> Any:
         """What is found at its place now, None where that is empty."""
         try:

@@ -7,12 +7,13 @@ of now; those for other values wait until they come again, as where a flag is sw
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, NamedTuple
 
 from ..recorder import RecordingError
 from .mentioned import Mentioned, changes, is_plain, unchanged
 from .program import Program
+from .signature import MODES, what_changes
 from .tape import Tape
 
 MAX_PROGRAMS = 64
@@ -62,6 +63,12 @@ class Programs:
             _refuse_changes([m for p in made for m in changes(p.called.mentioned)])
         return None
 
+    def refuse_more(self, signature: Any, modules: Collection[Any]) -> None:
+        """Raise RecordingError where there are too many signatures for one more. `modules`: that they speak of."""
+        if len(self.current) + len(self.waiting) >= MAX_PROGRAMS and signature not in self.waiting:
+            advice = what_changes(modules, next(reversed(self.current or self.waiting)), signature)
+            raise RecordingError(f"a compiled function met more than {MAX_PROGRAMS} signatures: {advice}")
+
     def wait(self, signature: Any, recording: Recording) -> None:
         """Keep the first recording of a signature until a second one confirms it."""
         waiting = self.waiting.get(signature, [])
@@ -85,12 +92,13 @@ class Programs:
         self._dropped = []
         return gone
 
-    def rename(self, change: Callable[[Any], Any]) -> None:
-        """Change all signatures that something is kept under."""
-        self.current = {change(s): p for s, p in self.current.items()}
-        self._others = {change(s): p for s, p in self._others.items()}
-        self.waiting = {change(s): r for s, r in self.waiting.items()}
-        self.left = {change(s): t for s, t in self.left.items()}
+    def rename(self, change: Callable[[Any], Iterable[Any]]) -> None:
+        """Change the modes in all signatures that something is kept under."""
+        kinds: tuple[dict[Any, Any], ...] = (self.current, self._others, self.waiting, self.left)
+        for each in kinds:
+            renamed = {(*s[:MODES], *change(s[MODES:])): kept for s, kept in each.items()}
+            each.clear()
+            each.update(renamed)
 
     def _may_be_asked_for(self, program: Program) -> bool:
         """Whether what is mentioned may become again what a program was made with: a number may, of an object or tensor

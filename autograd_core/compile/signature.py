@@ -127,12 +127,12 @@ def _hides_tensors(value: Any) -> bool:
 
 
 _VALUES = (bool, int, float, complex, str, bytes, type(None))
-_MODULES = 3  # where a signature, as `Compiled._signature` puts it together, says what its modules are like
+MODES = 3  # where a signature, as `Compiled._signature` puts it together, begins to say what was met: first the modules
 
 
 def what_changes(modules: Collection[Any], one: Any, other: Any) -> str:
     """Why there are more and more signatures, as two of them show it, and what to do."""
-    pairs = zip(modules, one[_MODULES], other[_MODULES], strict=False)
+    pairs = zip(modules, one[MODES], other[MODES], strict=False)
     for module, (_, registered, before), (_, again, after) in pairs:
         names = sorted({name for name, _ in set(before) ^ set(after)})
         if names:

@@ -264,8 +264,11 @@ def record_call(
     `arguments`: the tensors among the arguments that a program copies in. `leaves`: those from outside whose gradients
     at entry the function may read.
     """
-    modules = _modules_of(function)
-    reached = {id(t): t for t in [*leaves, *_leaves_of(function, modules), *arguments]}
+    from .naming import variables
+
+    named = list(variables(function))
+    modules = _modules_of(function, named)
+    reached = {id(t): t for t in [*leaves, *_leaves_of(named, modules), *arguments]}
     met = [leaf for leaf in reached.values() if leaf.grad is not None]
     slots: Slots = {id(leaf.grad.array): (weakref.ref(leaf.grad.array), leaf) for leaf in met}  # type: ignore[union-attr]
     tape = Tape(slots, journal)
@@ -294,15 +297,14 @@ def record_call(
     return tape, result
 
 
-def _modules_of(function: Any) -> list[Any]:
+def _modules_of(function: Any, named: Sequence[tuple[str, Any]]) -> list[Any]:
     """The modules that a function can look at without calling them: what it is or is a method of, what its names stand
     for, and what lies in these, be it a list, a dict, an object or a module."""
     from .compiled import Compiled
-    from .naming import variables
     from .whose import dict_of
 
     found: dict[int, Any] = {}
-    level = [function, getattr(function, "__self__", None), *[value for _, value in variables(function)]]
+    level = [function, getattr(function, "__self__", None), *[value for _, value in named]]
     for _ in range(3):  # trainer.models["critic"]
         inside: list[Any] = []
         for value in level:
@@ -318,12 +320,12 @@ def _modules_of(function: Any) -> list[Any]:
     return list(found.values())
 
 
-def _leaves_of(function: Any, modules: list[Any]) -> list[Tensor]:
+def _leaves_of(named: Sequence[tuple[str, Any]], modules: list[Any]) -> list[Tensor]:
     """The tensors that a function has at hand, whose gradients it may read though it does not compute with them."""
-    from .naming import tensors_in, variables
+    from .naming import tensors_in
 
     parameters = [p for module in modules for p in module.parameters(recurse=False)]
-    return parameters + [t for name, value in variables(function) for _, t in tensors_in(name, value)]
+    return parameters + [t for name, value in named for _, t in tensors_in(name, value)]
 
 
 def compare(first: Tape, second: Tape, contents: dict[int, int]) -> None:
